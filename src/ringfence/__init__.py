@@ -1,0 +1,1 @@
+"""Rings of privilege and rewindable decoding for open-weight chat models."""
