@@ -6,7 +6,6 @@ tests are folds over this stream.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -75,12 +74,22 @@ class Rewound:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Committed:
-    """Tokens became final and may be shown. `node` is the node they belong to."""
+    """Tokens became final and may be shown.
+
+    Attributes:
+        node: the node they belong to.
+        tokens: in order; the tokens of all commits are the reply.
+        value: the mean verdict of the node, None where nothing was judged.
+        visits: real visits of the node in the search.
+        text: what may be shown now. The texts of all commits are the text of the reply; a text may
+            lag behind its tokens where UTF-8 or a stop string is incomplete.
+    """
 
     node: int
     tokens: Tokens
-    value: float | None
+    value: float | None = None
     visits: int = 0
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

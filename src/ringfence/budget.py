@@ -1,0 +1,149 @@
+"""Hard limits on the work for one reply, and the account of it.
+
+Everything a decoder asks of an engine or a judge goes through a `Meter`, so no decoder can forget
+to count or to stop. Knows nothing of how decoders decide.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ringfence.engine import Draft, Engine, Sampling, Tokens
+from ringfence.errors import JudgeError
+from ringfence.events import Cost
+from ringfence.judges import Judge, Verdict
+from ringfence.rendering import Rendering
+
+
+class Budget(BaseModel):
+    """Limits for one reply. Never exceeded: a draft that might exceed one is not asked for.
+
+    Attributes:
+        tokens: most tokens drafted, kept or not.
+        iterations: most drafts judged. The work of the judge is bounded by this and by the length
+            of the conversation.
+        seconds: wall time; work in flight is cancelled.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    tokens: int = Field(default=20_000, ge=1)
+    iterations: int = Field(default=500, ge=1)
+    seconds: float = Field(default=300.0, gt=0)
+
+
+class Exhausted(Exception):
+    """The budget does not allow the next step; the message says which limit."""
+
+
+class Meter:
+    """Engine and judge of one reply, with limits and an account.
+
+    Not for concurrent replies: each has its own.
+    """
+
+    def __init__(self, engine: Engine, judge: Judge | None, budget: Budget) -> None:
+        """Start the clock."""
+        self.engine = engine
+        self.budget = budget
+        self._judge = judge
+        self._started = time.monotonic()
+        self._in_flight = 0
+        self._drafted = self._reserved = self._judged = self._fed = 0
+        self._requests = self._rounds = self._iterations = 0
+        self._committed = self._rewinds = 0
+        self._first_commit: float | None = None
+
+    async def draft(
+        self, prefix: Tokens, count: int, length: int, sampling: Sampling
+    ) -> list[Draft]:
+        """As `Engine.draft`; near the limit drafts get shorter.
+
+        Raises:
+            Exhausted: not even one token a draft is left, or the time is up.
+        """
+        length = min(length, (self.budget.tokens - self._drafted - self._reserved) // count)
+        if length < 1:
+            raise Exhausted(f"budget of {self.budget.tokens} drafted tokens is spent")
+        self._reserved += count * length
+        try:
+            async with self._counted():
+                drafts = await self.engine.draft(prefix, count, length, sampling)
+        finally:
+            self._reserved -= count * length
+        self._requests += 1
+        self._drafted += sum(len(draft.tokens) for draft in drafts)
+        self._fed += sum(len(draft.tokens) + draft.fed for draft in drafts)
+        return drafts
+
+    async def judge(self, prompt: Rendering, replies: Sequence[str]) -> list[Verdict]:
+        """As `Judge.judge`; one iteration a reply.
+
+        Raises:
+            Exhausted: fewer iterations than replies are left, or the time is up.
+            JudgeError: there is no judge.
+        """
+        if self._judge is None:
+            raise JudgeError("this decoder judges its drafts, and no principle was given")
+        if self._iterations + len(replies) > self.budget.iterations:
+            raise Exhausted(f"budget of {self.budget.iterations} judged drafts is spent")
+        self._iterations += len(replies)
+        async with self._counted():
+            verdicts = await self._judge.judge(prompt, replies)
+        self._requests += sum(verdict.requests for verdict in verdicts)
+        judged = sum(verdict.fed for verdict in verdicts)
+        self._judged += judged
+        self._fed += judged
+        return verdicts
+
+    def committed(self, tokens: int) -> None:
+        """Count tokens that became final."""
+        if tokens and self._first_commit is None:
+            self._first_commit = time.monotonic() - self._started
+        self._committed += tokens
+
+    def rewound(self) -> None:
+        """Count a rewind."""
+        self._rewinds += 1
+
+    @property
+    def iterations_left(self) -> int:
+        """How many more drafts may be judged."""
+        return self.budget.iterations - self._iterations
+
+    def cost(self) -> Cost:
+        """The account so far."""
+        return Cost(
+            drafted=self._drafted,
+            judged=self._judged,
+            committed=self._committed,
+            fed=self._fed,
+            requests=self._requests,
+            rounds=self._rounds,
+            iterations=self._iterations,
+            rewinds=self._rewinds,
+            seconds=time.monotonic() - self._started,
+            first_commit_seconds=self._first_commit,
+        )
+
+    @asynccontextmanager
+    async def _counted(self) -> AsyncIterator[None]:
+        """Count a round unless it runs beside another, and keep the deadline."""
+        left = self._started + self.budget.seconds - time.monotonic()
+        if left <= 0:
+            raise Exhausted(f"budget of {self.budget.seconds:g} seconds is spent")
+        if self._in_flight == 0:
+            self._rounds += 1
+        self._in_flight += 1
+        try:
+            async with asyncio.timeout(left):
+                yield
+        except TimeoutError:
+            raise Exhausted(f"budget of {self.budget.seconds:g} seconds is spent") from None
+        finally:
+            self._in_flight -= 1

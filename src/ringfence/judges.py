@@ -1,0 +1,403 @@
+"""Judges: the value of a draft, and the frozen model as its own judge.
+
+A principle says what to look for, as data (`principles/*.yaml` or any file); `SelfJudge` asks the
+model about it by the probabilities of the answer's labels, never by what it writes. Source: RAIN
+(arXiv 2309.07124), section 3.2, with a margin in place of a vote. Knows nothing of search.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, Protocol, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ringfence.concurrency import together
+from ringfence.engine import Engine, Sampling, Scores, Tokens
+from ringfence.errors import InputError, JudgeError
+from ringfence.rendering import Rendering, render, transcript
+from ringfence.rings import Conversation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """A judge's opinion of one draft.
+
+    Attributes:
+        value: in [-1, 1]; 1 is what the principle asks for.
+        reason: the options with their shares, in words.
+        shares: probability of each option, in the principle's order; sums to 1.
+        flipped: the answer changed when the options were swapped; None without a swap.
+        fed: tokens processed for this verdict after cache hits.
+        requests: requests made.
+    """
+
+    value: float
+    reason: str
+    shares: tuple[float, ...] = ()
+    flipped: bool | None = None
+    fed: int = 0
+    requests: int = 0
+
+
+class Judge(Protocol):
+    """Gives every draft a value. Memoryless; may be called concurrently."""
+
+    @property
+    def name(self) -> str:
+        """What people call it, for logs."""
+        ...
+
+    @property
+    def threshold(self) -> float:
+        """Drafts of at least this value are acceptable."""
+        ...
+
+    async def judge(self, prompt: Rendering, replies: Sequence[str]) -> list[Verdict]:
+        """A verdict for each reply (text so far) to one prompt.
+
+        Raises:
+            EngineError: the engine behind the judge cannot answer.
+        """
+        ...
+
+
+class Option(BaseModel):
+    """One possible answer of a judge.
+
+    Attributes:
+        label: the word that stands for it, or its text when the principle is lettered.
+        value: what the answer means, in [-1, 1].
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    label: str = Field(min_length=1)
+    value: float = Field(ge=-1, le=1)
+
+
+class Example(BaseModel):
+    """A judged example that stands before the question."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    shown: str
+    answer: str
+
+
+# Fewer tokens of fixed text than this are not worth a request of their own.
+_WORTH_WARMING = 32
+
+
+class Principle(BaseModel):
+    """What a judge looks for, and how it asks. The schema of a principle file.
+
+    Attributes:
+        name: what people call it.
+        summary: one sentence: what a value of 1 means.
+        shows: what stands for `{shown}` in the question: `reply` (after a raw text prompt, the text
+            it continues as well), `conversation` (with the reply last), or `rings` (the same with
+            the ring of every message).
+        form: `continuation` puts everything into one text and reads the next token; `chat` asks
+            through the model's chat template.
+        instruction: stands first (chat: as the system message), so that it stays cached.
+        question: must contain `{shown}`; a lettered principle also `{options}`.
+        answer: the words right before the label.
+        options: two or more answers.
+        letters: options are listed as (A), (B), … and the letter is the label.
+        swap: ask again with the options in reverse order and average; needs letters.
+        votes: `soft` (the expected value under the label probabilities) or `hard` (the value of
+            the most likely label).
+        neutral: text that deserves no option more than another, such as `N/A`. The label
+            probabilities it gets are divided out (contextual calibration, arXiv 2102.09690).
+        threshold: drafts of at least this value are acceptable.
+        examples: judged examples.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    summary: str
+    shows: Literal["reply", "conversation", "rings"]
+    form: Literal["continuation", "chat"] = "chat"
+    instruction: str = ""
+    question: str
+    answer: str = ""
+    options: tuple[Option, ...] = Field(min_length=2, max_length=8)
+    letters: bool = False
+    swap: bool = False
+    votes: Literal["soft", "hard"] = "soft"
+    neutral: str | None = None
+    threshold: float = Field(default=0.5, ge=-1, le=1)
+    examples: tuple[Example, ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if "{shown}" not in self.question:
+            raise ValueError("question: must contain {shown}, where the draft is put")
+        if self.letters != ("{options}" in self.question):
+            raise ValueError("question: must contain {options} exactly if letters is true")
+        if self.swap and not self.letters:
+            raise ValueError("swap: swapping needs letters: true")
+        labels = [option.label for option in self.options]
+        if len(set(labels)) != len(labels):
+            raise ValueError("options: two options have the same label")
+        for example in self.examples:
+            if example.answer not in labels:
+                raise ValueError(f"examples: answer {example.answer!r} is not one of {labels}")
+        return self
+
+    @classmethod
+    def load(cls, name_or_path: str) -> Principle:
+        """A packaged principle by name, or any YAML file by path.
+
+        Raises:
+            InputError: no such principle, or a broken file; names file, field and the fix.
+        """
+        if name_or_path in packaged_principles():
+            file = resources.files("ringfence") / "principles" / f"{name_or_path}.yaml"
+            return cls._parse(file.read_text("utf-8"), f"{name_or_path}.yaml")
+        path = Path(name_or_path)
+        if not path.is_file():
+            raise InputError(
+                f"no principle {name_or_path!r}. Packaged: {', '.join(packaged_principles())}; "
+                "or give the path of a YAML file."
+            )
+        try:
+            return cls._parse(path.read_text("utf-8"), str(path))
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: cannot be read as UTF-8 text: {error}") from error
+
+    @classmethod
+    def _parse(cls, source: str, where: str) -> Principle:
+        try:
+            data = yaml.safe_load(source)
+        except yaml.YAMLError as error:
+            raise InputError(f"{where}: not valid YAML: {error}") from error
+        if not isinstance(data, dict):
+            raise InputError(
+                f"{where}: must be a mapping of fields such as name, question, options"
+            )
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise InputError(f"{where}: {explain(error)}") from None
+
+    def asked(self, order: Sequence[int]) -> tuple[str, str]:
+        """The text before and after what is shown, with the options in the given order.
+
+        Examples stand in the first part. In the chat form the instruction is not included.
+        """
+        listed = "\n".join(
+            f"({_letter(place)}) {self.options[index].label}" for place, index in enumerate(order)
+        )
+        question = self.question.replace("{options}", listed)
+        before, after = question.split("{shown}", 1)
+        labels = [option.label for option in self.options]
+        shots = "".join(
+            f"{before}{example.shown}{after}{self.answer}"
+            f"{self._label(labels.index(example.answer), order)}\n\n"
+            for example in self.examples
+        )
+        return shots + before, after
+
+    def fixed(self, order: Sequence[int] | None = None) -> str:
+        """The text that stands first in every question of the continuation form."""
+        before, _ = self.asked(order or range(len(self.options)))
+        return f"{self.instruction}\n\n{before}" if self.instruction else before
+
+    def _label(self, option: int, order: Sequence[int]) -> str:
+        if self.letters:
+            return _letter(list(order).index(option)) + (")" if self.answer.endswith("(") else "")
+        return " " + self.options[option].label
+
+
+def packaged_principles() -> list[str]:
+    """Names of the principles that ship."""
+    folder = resources.files("ringfence") / "principles"
+    return sorted(file.name[:-5] for file in folder.iterdir() if file.name.endswith(".yaml"))
+
+
+def explain(error: ValidationError) -> str:
+    """What pydantic found wrong: every field with what it wants, in one line."""
+    parts = []
+    for item in error.errors():
+        where = ".".join(str(step) for step in item["loc"])
+        hint = " (no such field; check the spelling)" if item["type"] == "extra_forbidden" else ""
+        message = item["msg"].removeprefix("Value error, ")
+        parts.append(f"{where}: {message}{hint}" if where else message)
+    return "; ".join(parts)
+
+
+class SelfJudge:
+    """The engine's own model judges by the probabilities it gives to the labels.
+
+    Open it with `SelfJudge.open`, which resolves the labels for the model's tokenizer.
+    """
+
+    def __init__(
+        self, engine: Engine, principle: Principle, labels: tuple[tuple[Tokens, ...], ...]
+    ) -> None:
+        """Use `open` instead; `labels` are the token variants of every label."""
+        self.principle = principle
+        self._engine = engine
+        self._labels = labels
+        self._baseline: dict[tuple[int, ...], tuple[float, ...]] = {}
+
+    @classmethod
+    async def open(cls, engine: Engine, principle: Principle) -> SelfJudge:
+        """Resolve labels, process the fixed text once, and measure the neutral baseline.
+
+        Raises:
+            JudgeError: two labels begin with the same token for this tokenizer.
+            RenderingError: the chat form on a model without a chat template.
+        """
+        judge = cls(engine, principle, _label_tokens(engine, principle))
+        await judge._warm()
+        if principle.neutral is not None:
+            prompt = Rendering(tokens=(), spans=(), conversation=None, text="")
+            for order in judge._orders():
+                scores = await judge._ask(judge._shown(prompt, principle.neutral), order)
+                judge._baseline[order] = _normalised(judge._by_option(scores.logprobs, order))
+        return judge
+
+    @property
+    def name(self) -> str:
+        """Engine and principle."""
+        return f"self:{self.principle.name}"
+
+    @property
+    def threshold(self) -> float:
+        """Of the principle."""
+        return self.principle.threshold
+
+    async def judge(self, prompt: Rendering, replies: Sequence[str]) -> list[Verdict]:
+        """See `Judge.judge`. All replies and orders are asked side by side."""
+        orders = self._orders()
+        shown = [self._shown(prompt, reply) for reply in replies]
+        answers = await together(self._ask(text, order) for text in shown for order in orders)
+        rows = [answers[i : i + len(orders)] for i in range(0, len(answers), len(orders))]
+        return [self._verdict(row) for row in rows]
+
+    async def _warm(self) -> None:
+        """Process the fixed text once for all: engines that keep a cache a slot copy it to each."""
+        fixed = self._engine.card.tokenizer.encode(self.principle.fixed())
+        if self.principle.form == "continuation" and len(fixed) >= _WORTH_WARMING:
+            await self._engine.draft(fixed, min(self._engine.card.slots, 10), 1, Sampling())
+
+    def _orders(self) -> list[tuple[int, ...]]:
+        forward = tuple(range(len(self.principle.options)))
+        return [forward, forward[::-1]] if self.principle.swap else [forward]
+
+    def _shown(self, prompt: Rendering, reply: str) -> str:
+        """What the principle shows of the conversation."""
+        conversation = prompt.conversation
+        if conversation is None:
+            return prompt.text + reply
+        if self.principle.shows == "reply":
+            return reply
+        rings = self.principle.shows == "rings"
+        return f"{transcript(conversation.messages, rings=rings)}\n\nAssistant: {reply}"
+
+    async def _ask(self, shown: str, order: tuple[int, ...]) -> Scores:
+        prompt = self._prompt(shown, order)
+        return await self._engine.logprobs(
+            prompt, [variant for label in self._labels for variant in label]
+        )
+
+    def _prompt(self, shown: str, order: tuple[int, ...]) -> Tokens:
+        principle, card = self.principle, self._engine.card
+        before, after = principle.asked(order)
+        if principle.form == "continuation":
+            # Encoded piece by piece, so that the fixed text has the same tokens whatever follows.
+            encode = card.tokenizer.encode
+            fixed = encode(principle.fixed(order))
+            return fixed + encode(shown) + encode(after + principle.answer)
+        messages: list[dict[str, Any]] = [{"role": "user", "content": before + shown + after}]
+        if principle.instruction:
+            messages.insert(0, {"role": "system", "content": principle.instruction})
+        rendering = render(Conversation.of(messages), card)
+        return rendering.tokens + card.tokenizer.encode(principle.answer)
+
+    def _by_option(self, logprobs: Sequence[float], order: tuple[int, ...]) -> list[float]:
+        """Log-mass of every option in the principle's order, its label variants added up."""
+        masses, position = [], 0
+        for label in self._labels:
+            masses.append(_logsumexp(logprobs[position : position + len(label)]))
+            position += len(label)
+        if not self.principle.letters:
+            return masses
+        return [masses[order.index(option)] for option in range(len(order))]
+
+    def _verdict(self, answers: Sequence[Scores]) -> Verdict:
+        options = self.principle.options
+        rows, picks = [], []
+        for scores, order in zip(answers, self._orders(), strict=True):
+            masses = self._by_option(scores.logprobs, order)
+            if order in self._baseline:
+                masses = [
+                    m - math.log(b) for m, b in zip(masses, self._baseline[order], strict=True)
+                ]
+            rows.append(_normalised(masses))
+            picks.append(max(range(len(options)), key=rows[-1].__getitem__))
+        shares = tuple(sum(column) / len(rows) for column in zip(*rows, strict=True))
+        if self.principle.votes == "hard":
+            value = sum(options[pick].value for pick in picks) / len(picks)
+        else:
+            value = sum(s * option.value for s, option in zip(shares, options, strict=True))
+        return Verdict(
+            value=max(-1.0, min(1.0, value)),
+            reason=", ".join(f"{o.label} {s:.0%}" for o, s in zip(options, shares, strict=True)),
+            shares=shares,
+            flipped=len(set(picks)) > 1 if len(picks) > 1 else None,
+            fed=sum(scores.fed for scores in answers),
+            requests=sum(scores.requests for scores in answers),
+        )
+
+
+def _label_tokens(engine: Engine, principle: Principle) -> tuple[tuple[Tokens, ...], ...]:
+    """First tokens of every label, with and without a leading space, that tell it from the others.
+
+    Raises:
+        JudgeError: two labels begin with the same token.
+    """
+    encode = engine.card.tokenizer.encode
+    words = (
+        [_letter(place) for place in range(len(principle.options))]
+        if principle.letters
+        else [option.label for option in principle.options]
+    )
+    variants = [{encode(word)[:1], encode(" " + word)[:1]} for word in words]
+    for i, one in enumerate(variants):
+        for j in range(i):
+            if one & variants[j]:
+                raise JudgeError(
+                    f"principle {principle.name}: the labels {words[j]!r} and {words[i]!r} begin "
+                    f"with the same token for {engine.card.name}, so the judge could not tell them "
+                    "apart. Choose labels that differ from their first letters on."
+                )
+    return tuple(tuple(sorted(variant)) for variant in variants)
+
+
+def _letter(place: int) -> str:
+    return chr(ord("A") + place)
+
+
+def _logsumexp(values: Sequence[float]) -> float:
+    top = max(values)
+    if top == -math.inf:
+        return top
+    return top + math.log(sum(math.exp(value - top) for value in values))
+
+
+def _normalised(masses: Sequence[float]) -> tuple[float, ...]:
+    """Log-masses → shares that sum to 1; equal shares where no label has any mass."""
+    total = _logsumexp(masses)
+    if total == -math.inf:
+        return tuple(1 / len(masses) for _ in masses)
+    return tuple(math.exp(mass - total) for mass in masses)
