@@ -31,7 +31,8 @@ from ringfence.events import (
 )
 from ringfence.judges import Judge
 from ringfence.rendering import Rendering
-from ringfence.search import PRESETS, Preset, SearchSettings, TreeSearch
+from ringfence.search import TreeSearch
+from ringfence.search_settings import PRESETS, Preset, SearchSettings
 from ringfence.vocabulary import TextStream
 
 DecoderName = Literal["plain", "best-of-n", "rejection", "rain", "guarded"]

@@ -15,132 +15,17 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
-
-import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 
 from ringfence.budget import Exhausted, Meter
 from ringfence.concurrency import together
-from ringfence.embedding import Embedder, Vectors
+from ringfence.embedding import Embedder
 from ringfence.engine import Draft, Sampling, Tokens
 from ringfence.events import Committed, Drafted, Event, Judged, Rewound
-from ringfence.judges import Verdict
 from ringfence.rendering import Rendering
+from ringfence.search_settings import SearchSettings
+from ringfence.tree import Node, alike_and_bad, average_embedding, best_child, update_siblings
 
 PHRASE_ENDS = (",", ".", "?", ":", ";", "\n")
-
-
-class SearchSettings(BaseModel):
-    """Constants of the search; every part can be switched off on its own.
-
-    Attributes:
-        lengths: token-set length by depth from the start of the reply; the last one stays.
-        width: token sets drafted below a leaf (q).
-        max_width: most children dynamic addition may reach.
-        top_k: sampled token sets keep the k most likely tokens of each step.
-        greedy: one of the token sets is the greedy one.
-        exploration: c of the PUCT term; 0 switches exploration off.
-        rescale: values enter selection as (v + 1) / 2, which doubles the weight of exploration.
-        unvisited: the value a node counts with before its first visit.
-        root_uniform: share of the uniform distribution in the priors of the root's children.
-        simulation: look ahead to the end of the phrase before judging.
-        simulation_length: most tokens to look ahead.
-        similarity: update siblings that say the same.
-        similarity_weight: γ, the weight of such an update at cosine 1.
-        similarity_unvisited: update siblings that were never judged, too.
-        dynamic_addition: draft another child where all children are alike and bad.
-        variance: children are alike if ‖variance of their embeddings‖ < variance x set length.
-        iterations: most judgements for one commit (T).
-        visits: a commit needs at least this many real visits of the child (paper: more than T_m).
-        threshold: and at least this mean value (V); None takes the judge's own.
-        leaves: leaves in flight at once, with virtual loss.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    lengths: tuple[int, ...] = Field(default=(1, 2, 4, 10), min_length=1)
-    width: int = Field(default=10, ge=1, le=64)
-    max_width: int = Field(default=20, ge=1, le=64)
-    top_k: int = Field(default=15, ge=0)
-    greedy: bool = True
-    exploration: float = Field(default=2.0, ge=0)
-    rescale: bool = False
-    unvisited: float = Field(default=0.0, ge=-1, le=1)
-    root_uniform: float = Field(default=0.25, ge=0, le=1)
-    simulation: bool = True
-    simulation_length: int = Field(default=16, ge=1)
-    similarity: bool = True
-    similarity_weight: float = Field(default=0.2, ge=0, le=1)
-    similarity_unvisited: bool = True
-    dynamic_addition: bool = True
-    variance: float = Field(default=0.03, ge=0)
-    iterations: int = Field(default=50, ge=1)
-    visits: int = Field(default=7, ge=1)
-    threshold: float | None = Field(default=0.8, ge=-1, le=1)
-    leaves: int = Field(default=1, ge=1, le=16)
-
-
-PRESETS: dict[str, SearchSettings] = {
-    # What the paper says; constants that it does not give are those of its code.
-    "paper": SearchSettings(simulation=False, dynamic_addition=True),
-    # The released code: rescaled values, unvisited nodes count as -1, only judged siblings updated.
-    "code": SearchSettings(rescale=True, unvisited=-1.0, similarity_unvisited=False),
-    # Ours: the judge's own threshold, longer token sets from the start, fewer and cheaper visits.
-    "fast": SearchSettings(
-        lengths=(8,),
-        width=4,
-        max_width=8,
-        visits=1,
-        iterations=16,
-        threshold=None,
-        simulation=False,
-        root_uniform=0.0,
-    ),
-}
-Preset = Literal["paper", "code", "fast"]
-
-
-@dataclass(slots=True, eq=False)
-class Node:
-    """A token set in the tree. `visits` and `value` include similarity updates."""
-
-    id: int
-    parent: Node | None
-    tokens: Tokens
-    prior: float
-    logprob: float
-    start: int
-    depth: int
-    finished: bool
-    visits: float = 0.0
-    real_visits: int = 0
-    value: float = 0.0
-    pending: int = 0
-    embedded: int = 0
-    embedding: Vectors | None = None
-    verdict: Verdict | None = None
-    children: list[Node] | None = None
-
-    @property
-    def stop(self) -> int:
-        """Reply tokens up to and including this node."""
-        return self.start + len(self.tokens)
-
-    def path(self) -> list[Node]:
-        """Nodes from below the root down to this one."""
-        nodes: list[Node] = []
-        node: Node = self
-        while node.parent is not None:
-            nodes.append(node)
-            node = node.parent
-        return nodes[::-1]
-
-    def updated(self, value: float, weight: float) -> None:
-        """Running mean of the value with the given weight."""
-        self.value = (self.value * self.visits + value * weight) / (self.visits + weight)
-        self.visits += weight
 
 
 class TreeSearch:
@@ -280,36 +165,14 @@ class TreeSearch:
         while True:
             if node.children is None:
                 await self._expand(node, events)
-            elif self.settings.dynamic_addition and self._alike_and_bad(node):
+            elif self.settings.dynamic_addition and alike_and_bad(node, self.settings):
                 await self._add_child(node, events)
-            node = self._best_child(node)
+            node = best_child(node, self.settings)
             if not node.real_visits or self._ends(node):
                 return node
 
     def _ends(self, node: Node) -> bool:
         return node.finished or node.stop >= self._limit
-
-    def _best_child(self, node: Node) -> Node:
-        """Argmax of value + c * prior * sqrt(sum of sibling visits) / (1 + visits)."""
-        settings, children = self.settings, node.children
-        assert children
-        total = math.sqrt(sum(child.visits + child.pending for child in children))
-        uniform = settings.root_uniform if node is self.root else 0.0
-
-        def score(child: Node) -> tuple[float, float]:
-            prior = (1 - uniform) * child.prior + uniform / len(children)
-            visits = child.visits + child.pending
-            # Leaves in flight count as visits of the worst value (virtual loss).
-            value = (
-                (child.value * child.visits - child.pending) / visits
-                if visits
-                else settings.unvisited
-            )
-            if settings.rescale:
-                value = (value + 1) / 2
-            return value + settings.exploration * prior * total / (1 + visits), prior
-
-        return max(children, key=score)
 
     def _length(self, node: Node) -> int:
         """Tokens of the sets below a node."""
@@ -390,19 +253,6 @@ class TreeSearch:
             node=child.id, parent=child.parent.id, tokens=child.tokens, prior=child.prior
         )
 
-    def _alike_and_bad(self, node: Node) -> bool:
-        """Whether dynamic addition applies: all children visited, alike, and none of them good."""
-        children = node.children
-        if not children or len(children) >= self.settings.max_width:
-            return False
-        if not all(child.real_visits for child in children):
-            return False
-        if max(child.value for child in children) >= 0:
-            return False
-        vectors = np.stack([_mean(child) for child in children])
-        spread = float(np.linalg.norm(vectors.var(axis=0)))
-        return spread < self.settings.variance * max(len(child.tokens) for child in children)
-
     async def _add_child(self, node: Node, events: list[Event]) -> None:
         """Dynamic node addition: one more sampled token set, its prior relative to its siblings."""
         sampling = Sampling(top_k=self.settings.top_k, seed=self._seed())
@@ -466,23 +316,10 @@ class TreeSearch:
             node.updated(judged.value, 1.0)
             node.real_visits += 1
         for node, vector in zip(path, vectors, strict=self._embeds):
-            _average(node, vector)
+            average_embedding(node, vector)
         if self.settings.similarity:
             for node in path:
-                self._update_siblings(node, judged.value)
-
-    def _update_siblings(self, node: Node, value: float) -> None:
-        """Equation 3 of the paper: siblings similar to the judged node share its verdict."""
-        assert node.parent is not None and node.parent.children is not None
-        own = _mean(node)
-        for sibling in node.parent.children:
-            if sibling is node:
-                continue
-            if not sibling.real_visits and not self.settings.similarity_unvisited:
-                continue
-            cosine = float(own @ _mean(sibling))
-            if cosine >= self._embedder.similar:
-                sibling.updated(value, self.settings.similarity_weight * cosine)
+                update_siblings(node, judged.value, self.settings, self._embedder.similar)
 
     @property
     def _embeds(self) -> bool:
@@ -499,20 +336,3 @@ class TreeSearch:
 
     def _seed(self) -> int:
         return self._rng.getrandbits(31)
-
-
-def _mean(node: Node) -> Vectors:
-    """Unit vector of the node's running mean embedding."""
-    assert node.embedding is not None
-    norm = float(np.linalg.norm(node.embedding))
-    return node.embedding / norm if norm else node.embedding
-
-
-def _average(node: Node, vector: Vectors) -> None:
-    """Running mean over judged texts."""
-    if node.embedding is None or not node.embedded:
-        node.embedding = vector
-    else:
-        share = np.float32(1 / (node.embedded + 1))
-        node.embedding = node.embedding + (vector - node.embedding) * share
-    node.embedded += 1

@@ -1,0 +1,77 @@
+"""Constants of the tree search, and the presets that ship. Knows nothing of the search itself."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class SearchSettings(BaseModel):
+    """Constants of the search; every part can be switched off on its own.
+
+    Attributes:
+        lengths: token-set length by depth from the start of the reply; the last one stays.
+        width: token sets drafted below a leaf (q).
+        max_width: most children dynamic addition may reach.
+        top_k: sampled token sets keep the k most likely tokens of each step.
+        greedy: one of the token sets is the greedy one.
+        exploration: c of the PUCT term; 0 switches exploration off.
+        rescale: values enter selection as (v + 1) / 2, which doubles the weight of exploration.
+        unvisited: the value a node counts with before its first visit.
+        root_uniform: share of the uniform distribution in the priors of the root's children.
+        simulation: look ahead to the end of the phrase before judging.
+        simulation_length: most tokens to look ahead.
+        similarity: update siblings that say the same.
+        similarity_weight: γ, the weight of such an update at cosine 1.
+        similarity_unvisited: update siblings that were never judged, too.
+        dynamic_addition: draft another child where all children are alike and bad.
+        variance: children are alike if ‖variance of their embeddings‖ < variance x set length.
+        iterations: most judgements for one commit (T).
+        visits: a commit needs at least this many real visits of the child (paper: more than T_m).
+        threshold: and at least this mean value (V); None takes the judge's own.
+        leaves: leaves in flight at once, with virtual loss.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    lengths: tuple[int, ...] = Field(default=(1, 2, 4, 10), min_length=1)
+    width: int = Field(default=10, ge=1, le=64)
+    max_width: int = Field(default=20, ge=1, le=64)
+    top_k: int = Field(default=15, ge=0)
+    greedy: bool = True
+    exploration: float = Field(default=2.0, ge=0)
+    rescale: bool = False
+    unvisited: float = Field(default=0.0, ge=-1, le=1)
+    root_uniform: float = Field(default=0.25, ge=0, le=1)
+    simulation: bool = True
+    simulation_length: int = Field(default=16, ge=1)
+    similarity: bool = True
+    similarity_weight: float = Field(default=0.2, ge=0, le=1)
+    similarity_unvisited: bool = True
+    dynamic_addition: bool = True
+    variance: float = Field(default=0.03, ge=0)
+    iterations: int = Field(default=50, ge=1)
+    visits: int = Field(default=7, ge=1)
+    threshold: float | None = Field(default=0.8, ge=-1, le=1)
+    leaves: int = Field(default=1, ge=1, le=16)
+
+
+PRESETS: dict[str, SearchSettings] = {
+    # What the paper says; constants that it does not give are those of its code.
+    "paper": SearchSettings(simulation=False, dynamic_addition=True),
+    # The released code: rescaled values, unvisited nodes count as -1, only judged siblings updated.
+    "code": SearchSettings(rescale=True, unvisited=-1.0, similarity_unvisited=False),
+    # Ours: the judge's own threshold, longer token sets from the start, fewer and cheaper visits.
+    "fast": SearchSettings(
+        lengths=(8,),
+        width=4,
+        max_width=8,
+        visits=1,
+        iterations=16,
+        threshold=None,
+        simulation=False,
+        root_uniform=0.0,
+    ),
+}
+Preset = Literal["paper", "code", "fast"]
