@@ -184,14 +184,17 @@ async def complete(events: AsyncIterator[Event]) -> Reply:
     """Fold a stream into its reply."""
     tokens: list[int] = []
     text: list[str] = []
+    logprob = 0.0
     async for event in events:
         if isinstance(event, Committed):
             tokens.extend(event.tokens)
+            logprob += event.logprob
             text.append(event.text)
         elif isinstance(event, Ended):
             return Reply(
                 tokens=tuple(tokens),
                 text="".join(text),
+                logprob=logprob,
                 reason=event.reason,
                 value=event.value,
                 detail=event.detail,
@@ -264,7 +267,7 @@ def _overlap(text: str, stop: str) -> int:
 
 def _commit(task: Task, node: int, draft: Draft, value: float | None) -> Committed:
     task.meter.committed(len(draft.tokens))
-    return Committed(node=node, tokens=draft.tokens, value=value)
+    return Committed(node=node, tokens=draft.tokens, value=value, logprob=sum(draft.logprobs))
 
 
 def _drafted(node: int, parent: int, draft: Draft, count: int = 1) -> Drafted:

@@ -6,6 +6,7 @@ tests are folds over this stream.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -81,6 +82,7 @@ class Committed:
         tokens: in order; the tokens of all commits are the reply.
         value: the mean verdict of the node, None where nothing was judged.
         visits: real visits of the node in the search.
+        logprob: natural log of the model's own probability of the tokens after what precedes them.
         text: what may be shown now. The texts of all commits are the text of the reply; a text may
             lag behind its tokens where UTF-8 or a stop string is incomplete.
     """
@@ -89,6 +91,7 @@ class Committed:
     tokens: Tokens
     value: float | None = None
     visits: int = 0
+    logprob: float = 0.0
     text: str = ""
 
 
@@ -115,11 +118,21 @@ Event = Drafted | Judged | Rewound | Committed | Ended
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """A finished reply: the fold over one stream of events."""
+    """A finished reply: the fold over one stream of events.
+
+    `logprob` is the natural log of the model's own probability of the tokens; the other fields are
+    those of `Committed` and `Ended`.
+    """
 
     tokens: Tokens
     text: str
+    logprob: float
     reason: EndReason
     value: float | None
     detail: str
     cost: Cost
+
+    @property
+    def perplexity(self) -> float:
+        """Of the reply under the model that drafted it; 1 for an empty reply."""
+        return math.exp(-self.logprob / len(self.tokens)) if self.tokens else 1.0

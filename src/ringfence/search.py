@@ -125,7 +125,11 @@ class TreeSearch:
     def _reroot(self, child: Node) -> Committed:
         """Make the child the root; its siblings and their trees are freed."""
         event = Committed(
-            node=child.id, tokens=child.tokens, value=child.value, visits=child.real_visits
+            node=child.id,
+            tokens=child.tokens,
+            value=child.value,
+            visits=child.real_visits,
+            logprob=child.logprob,
         )
         self.committed += child.tokens
         self.finished = child.finished
