@@ -7,6 +7,7 @@ tests are folds over this stream.
 from __future__ import annotations
 
 import math
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -114,6 +115,7 @@ class Ended:
 
 
 Event = Drafted | Judged | Rewound | Committed | Ended
+Events = AsyncGenerator[Event, None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

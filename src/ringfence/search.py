@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
 from ringfence.budget import Exhausted, Meter
 from ringfence.concurrency import together
 from ringfence.embedding import Embedder
 from ringfence.engine import Draft, Sampling, Tokens
-from ringfence.events import Committed, Drafted, Event, Judged, Rewound
+from ringfence.events import Committed, Drafted, Event, Events, Judged, Rewound
 from ringfence.rendering import Rendering
 from ringfence.search_settings import SearchSettings
 from ringfence.tree import Node, alike_and_bad, average_embedding, best_child, update_siblings
@@ -86,7 +86,7 @@ class TreeSearch:
         self._limit = limit
         self._rng = rng
 
-    async def commit(self, *, exhausted_best: bool = False) -> AsyncIterator[Event]:
+    async def commit(self, *, exhausted_best: bool = False) -> Events:
         """Search until one child of the root is committed, or the iterations are spent.
 
         With `exhausted_best`, spent iterations commit the child of the highest value instead of
@@ -138,7 +138,7 @@ class TreeSearch:
         self._meter.committed(len(child.tokens))
         return event
 
-    async def _iterate(self, leaves: int) -> AsyncIterator[Event]:
+    async def _iterate(self, leaves: int) -> Events:
         """One iteration for each of up to `leaves` leaves."""
         chosen: list[Node] = []
         while len(chosen) < leaves:
