@@ -1,4 +1,4 @@
-"""What search costs: requests and tokens processed per committed token, and time over plain decoding.
+"""What search costs: requests and tokens processed a committed token, and time over plain decoding.
 
 The judge does its real work, but its verdict is replaced, so that the cost does not depend on what
 the model happens to say: `content` accepts everything, `discontent` nothing. Plain decoding is one
@@ -38,22 +38,23 @@ from ringfence.judges import Verdict
 
 # About 300 tokens, so that what is processed again would show.
 PROMPT = (
-    "The harbour town had been quiet all winter. Boats lay upside down on the shingle, the ferry "
-    "came twice a week, and the one bakery opened late because nobody was up early. Then, in the "
-    "second week of March, a small theatre company arrived with three vans and asked the council "
-    "whether the old fish market was still empty. It was. They swept it, hung lamps from the iron "
-    "beams, built a stage from pallets and put up posters in every shop between the lighthouse and "
-    "the railway station. The play was about a woman who writes letters to her brother at sea, and "
-    "reads his answers aloud to whoever happens to be in the room. There were eleven scenes and only "
-    "four actors, so that the grocer of the first act came back as the doctor, the postman and, in "
-    "the end, as the brother himself. On the first evening the wind blew so hard that the doors had "
-    "to be tied shut. Sixty people came, which was a third of everybody who lived there, and they "
-    "brought blankets, thermos flasks and two dogs. Nobody knew what to expect. The reviewer of the "
-    "county paper sat in the second row with a pencil behind her ear and wrote almost nothing during "
-    "the first half. In the interval she walked to the end of the pier and back. After the last "
-    "scene the room was silent for a moment, and then people stood up. The next morning the "
-    "reviewer sat down at the kitchen table of the guest house and began her article. She wrote "
-    "that the evening in the fish market was"
+    "The harbour town had been quiet all winter. Boats lay upside down on the shingle, the "
+    "ferry came twice a week, and the one bakery opened late because nobody was up early. Then, "
+    "in the second week of March, a small theatre company arrived with three vans and asked the "
+    "council whether the old fish market was still empty. It was. They swept it, hung lamps "
+    "from the iron beams, built a stage from pallets and put up posters in every shop between "
+    "the lighthouse and the railway station. The play was about a woman who writes letters to "
+    "her brother at sea, and reads his answers aloud to whoever happens to be in the room. "
+    "There were eleven scenes and only four actors, so that the grocer of the first act came "
+    "back as the doctor, the postman and, in the end, as the brother himself. On the first "
+    "evening the wind blew so hard that the doors had to be tied shut. Sixty people came, which "
+    "was a third of everybody who lived there, and they brought blankets, thermos flasks and "
+    "two dogs. Nobody knew what to expect. The reviewer of the county paper sat in the second "
+    "row with a pencil behind her ear and wrote almost nothing during the first half. In the "
+    "interval she walked to the end of the pier and back. After the last scene the room was "
+    "silent for a moment, and then people stood up. The next morning the reviewer sat down at "
+    "the kitchen table of the guest house and began her article. She wrote that the evening in "
+    "the fish market was"
 )
 
 
@@ -67,6 +68,7 @@ class Fixed:
     threshold: float = 0.0
 
     async def judge(self, prompt: Rendering, replies: Sequence[str]) -> list[Verdict]:
+        """See `Judge.judge`."""
         verdicts = await self.judge_behind.judge(prompt, replies)
         return [replace(verdict, value=self.value) for verdict in verdicts]
 
