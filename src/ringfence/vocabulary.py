@@ -57,8 +57,9 @@ class Vocabulary:
     reason `encode` adds no leading space, even where the model's own tokenizer puts one in front
     of a whole text.
 
-    Lone surrogates, which no model can be given, are encoded as U+FFFD. Tokens the vocabulary
-    does not have (models often have more ids than tokens) decode to U+FFFD.
+    Lone surrogates, which no model can be given, are encoded as U+FFFD. Bytes that the vocabulary
+    has no token for are dropped, as by the model's own tokenizer (SmolLM2 lacks six ASCII control
+    characters). Ids without a token (models often have more ids than tokens) decode to U+FFFD.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Vocabulary:
         self._encoder = encoder
         self._pieces = dict(pieces)
         self._control = dict(control)
+        self._ids: dict[bytes, int | None] = {}
 
     @property
     def control(self) -> Mapping[str, int]:
@@ -90,6 +92,13 @@ class Vocabulary:
         unknown = REPLACEMENT.encode()
         pieces = self._pieces
         return b"".join(pieces.get(token, unknown) for token in tokens).decode("utf-8", "replace")
+
+    def id_of(self, text: bytes) -> int | None:
+        """The one token that stands for `text`; None if there is none or more than one."""
+        if not self._ids:
+            for id_, piece in self._pieces.items():
+                self._ids[piece] = None if piece in self._ids else id_
+        return self._ids.get(text)
 
     @classmethod
     def characters(cls, control: Sequence[str] = CHATML) -> Vocabulary:

