@@ -151,16 +151,16 @@ async def test_the_card_says_what_the_folder_says(engine: TransformersEngine) ->
     card = engine.card
     assert (card.name, card.context, card.slots) == ("hf:tiny-llama", 4096, 16)
     assert (card.bos, card.eos, card.template) == ("<|endoftext|>", "<|im_end|>", TEMPLATE)
-    assert card.ends == {2}
+    assert card.ends == {0, 2}
     assert card.deterministic
     assert card.tokenizer.decode(card.tokenizer.encode(TEXT)) == TEXT
 
 
 async def test_ends_come_from_generation_config_and_config(copied_folder: Path) -> None:
-    (copied_folder / "generation_config.json").write_text('{"eos_token_id": [0, 9]}')
+    (copied_folder / "generation_config.json").write_text('{"eos_token_id": [8, 9]}')
     (copied_folder / "chat_template.jinja").write_text("in its own file")
     async with opened(copied_folder) as engine:
-        assert engine.card.ends == {0, 2, 9}
+        assert engine.card.ends == {0, 2, 8, 9}
         assert engine.card.template == "in its own file"
 
 
@@ -581,7 +581,7 @@ def bring_code(folder: Path) -> None:
         (truncate_weights, "cannot be loaded"),
         (drop_a_weight, r"lacks 1 weights, such as model.layers.1.mlp.up_proj.weight"),
         (lambda folder: (folder / "config.json").unlink(), "no config.json"),
-        (lambda folder: (folder / "config.json").write_text("{"), "cannot be loaded"),
+        (lambda folder: (folder / "config.json").write_text("{"), "as JSON"),
         (lambda folder: (folder / "tokenizer.json").unlink(), "tokenizer.json"),
         (lambda folder: (folder / "tokenizer_config.json").write_text("["), "as JSON"),
         (lambda folder: (folder / "adapter_config.json").write_text("{}"), "is an adapter"),
@@ -688,7 +688,7 @@ async def test_the_packaged_model_goes_on_sensibly() -> None:
     [path] = Path(package.origin).parent.glob("*.gguf")
     async with opened(path) as engine:
         card = engine.card
-        assert card.name == "hf:SmolLM2-135M-Instruct.Q4_1"
+        assert card.name == "hf:SmolLM2-135M-Instruct"
         assert card.tokenizer.control["<|im_end|>"] in card.ends
         assert card.template and card.eos == "<|im_end|>"
         prefix = card.tokenizer.encode("The capital of France is")

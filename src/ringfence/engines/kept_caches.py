@@ -6,8 +6,8 @@ import copy
 from typing import Any
 
 from ringfence.engine import Tokens
+from ringfence.engines.weights import import_library
 from ringfence.errors import EngineError
-from ringfence.model_files import import_library
 
 # A transformers DynamicCache; transformers may be absent, so its type has no name here.
 Cache = Any

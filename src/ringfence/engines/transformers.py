@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ringfence.engine import Draft, EngineCard, Sampling, Scores, Tokens, check_call
+from ringfence.engines.descriptions import describe
 from ringfence.engines.kept_caches import Cache, KeptCaches, empty_cache, fork
 from ringfence.engines.rows import Row, extend
+from ringfence.engines.weights import context_of, find_weights, import_library, load_model
 from ringfence.errors import EngineError
-from ringfence.model_files import context_of, ends_of, find_model, import_library, load_model
 
 # torch and transformers may be absent when this module is checked, so their types have no names.
 Tensor = Any
@@ -94,17 +95,20 @@ class TransformersEngine:
                 f"{cache_tokens}"
             )
         torch = import_library("torch")
-        files = find_model(path)
+        found = find_weights(path)
+        description = describe(found)
         device = device or str(torch.accelerator.current_accelerator() or "cpu")
-        model = load_model(files, device, dtype or ("float32" if device == "cpu" else "auto"))
+        model = load_model(found, device, dtype or ("float32" if device == "cpu" else "auto"))
         empty_cache(model.config)  # refuses a model that cannot rewind before it is used
+        # The folder of a download is named by its revision.
+        name = description.name if Path(path).expanduser().exists() else path
         card = EngineCard(
-            name=f"hf:{files.name}",
-            tokenizer=files.tokenizer,
-            template=files.template,
-            bos=files.bos,
-            eos=files.eos,
-            ends=ends_of(model),
+            name=f"hf:{name}",
+            tokenizer=description.tokenizer,
+            template=description.template,
+            bos=description.bos,
+            eos=description.eos,
+            ends=description.ends,
             context=context_of(model),
             slots=slots,
             deterministic=model.dtype == torch.float32,

@@ -1,4 +1,4 @@
-"""Model folders, GGUF files and hub repositories: what lies in them, loaded. Knows no engine.
+"""Weights: found, refused or loaded through transformers. Knows nothing of drafts or caches.
 
 Model files are data here and stay data: weights are taken from safetensors or GGUF only, since
 unpickling is running code, and Python files are neither downloaded nor run.
@@ -7,47 +7,20 @@ unpickling is running code, and Python files are neither downloaded nor run.
 from __future__ import annotations
 
 import importlib
-import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ringfence.engine import Tokenizer
 from ringfence.errors import EngineError
-from ringfence.gguf_metadata import read_metadata
-from ringfence.vocabulary import Vocabulary
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _WANTED = ("*.safetensors", "*.json", "*.jinja")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelFiles:
-    """A model on this disk.
-
-    Attributes:
-        name: of the folder, of the GGUF file without its ending, or on the hub.
-        folder: holds the files.
-        gguf: name of the GGUF file in `folder` that holds the model; None for safetensors.
-        tokenizer: made of these files.
-        template: source of the chat template (Jinja), None if there is none.
-        bos: text of the beginning-of-sequence token, empty if there is none; `eos` likewise.
-    """
-
-    name: str
-    folder: Path
-    gguf: str | None
-    tokenizer: Tokenizer
-    template: str | None
-    bos: str
-    eos: str
-
-
-def find_model(path: str | Path) -> ModelFiles:
-    """Find a model: a folder, a GGUF file, or `owner/name` on the Hugging Face hub.
+def find_weights(path: str | Path) -> Path:
+    """Find a model folder or a GGUF file; download `owner/name` from the Hugging Face hub.
 
     A path that exists wins over a hub name of the same spelling.
 
@@ -56,12 +29,13 @@ def find_model(path: str | Path) -> ModelFiles:
     """
     found = Path(path).expanduser().resolve()
     if found.is_file():
-        return _from_gguf(found)
-    if found.is_dir():
-        return _from_folder(found, found.name)
-    if not _HUB_NAME.fullmatch(str(path)):
-        raise EngineError(f"{path} does not exist; name a model folder or a GGUF file")
-    return _from_folder(_download(str(path)), str(path))
+        return found
+    if not found.is_dir():
+        if not _HUB_NAME.fullmatch(str(path)):
+            raise EngineError(f"{path} does not exist; name a model folder or a GGUF file")
+        found = _download(str(path))
+    _refuse_other_weights(found)
+    return found
 
 
 def _download(name: str) -> Path:
@@ -76,20 +50,6 @@ def _download(name: str) -> Path:
             f"{name} is no path here, and cannot be downloaded from the hub: {error}. For a gated "
             "model, `hf auth login` first; without a network, name a local folder."
         ) from error
-
-
-def _from_folder(folder: Path, name: str) -> ModelFiles:
-    _refuse_other_weights(folder)
-    settings = _settings(folder / "tokenizer_config.json")
-    return ModelFiles(
-        name=name,
-        folder=folder,
-        gguf=None,
-        tokenizer=Vocabulary.from_folder(folder),
-        template=_template(folder, settings),
-        bos=_token_text(settings.get("bos_token")),
-        eos=_token_text(settings.get("eos_token")),
-    )
 
 
 def _refuse_other_weights(folder: Path) -> None:
@@ -112,52 +72,6 @@ def _refuse_other_weights(folder: Path) -> None:
     raise EngineError(f"{folder} holds no weights (*.safetensors)")
 
 
-def _settings(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise EngineError(f"{path} cannot be read as JSON: {error}") from error
-    if not isinstance(settings, dict):
-        raise EngineError(f"{path} holds no JSON object")
-    return settings
-
-
-def _template(folder: Path, settings: Mapping[str, Any]) -> str | None:
-    file = folder / "chat_template.jinja"
-    if file.exists():
-        return file.read_text(encoding="utf-8")
-    template = settings.get("chat_template")
-    if isinstance(template, list):  # several by name: [{"name": …, "template": …}]
-        return {entry["name"]: entry["template"] for entry in template}.get("default")
-    return template
-
-
-def _token_text(token: Any) -> str:
-    """A special token is its text, or an object with the text under `content`."""
-    return str(token.get("content", "") if isinstance(token, dict) else token or "")
-
-
-def _from_gguf(path: Path) -> ModelFiles:
-    metadata = read_metadata(path)
-    texts = metadata.get("tokenizer.ggml.tokens", [])
-
-    def text(role: str) -> str:
-        id_ = metadata.get(f"tokenizer.ggml.{role}_token_id")
-        return texts[id_] if isinstance(id_, int) and id_ < len(texts) else ""
-
-    return ModelFiles(
-        name=path.stem,
-        folder=path.parent,
-        gguf=path.name,
-        tokenizer=Vocabulary.from_gguf(metadata),
-        template=metadata.get("tokenizer.chat_template"),
-        bos=text("bos"),
-        eos=text("eos"),
-    )
-
-
 def import_library(name: str) -> Any:
     """Import torch or transformers, which are optional and slow to import.
 
@@ -173,11 +87,11 @@ def import_library(name: str) -> Any:
         ) from error
 
 
-def load_model(files: ModelFiles, device: str, dtype: str) -> Any:
+def load_model(path: Path, device: str, dtype: str) -> Any:
     """Load a causal language model: safetensors, or GGUF unpacked into plain weights.
 
     Args:
-        files: what to load.
+        path: a model folder or a GGUF file, as `find_weights` gives it.
         device: such as `cpu` or `cuda:0`.
         dtype: such as `float32`; `auto` is the checkpoint's own.
 
@@ -190,44 +104,38 @@ def load_model(files: ModelFiles, device: str, dtype: str) -> Any:
     """
     transformers = import_library("transformers")
     common = {"trust_remote_code": False, "local_files_only": True}
-    gguf = {"gguf_file": files.gguf} if files.gguf else {}
     try:
-        config = transformers.AutoConfig.from_pretrained(files.folder, **common, **gguf)
-        # A config may name an attention kernel on the hub, which is code: take the default.
-        config._attn_implementation = None
-        if gguf:
-            gguf["quantization_config"] = transformers.GgufConfig(dequantize=True)
         model, report = transformers.AutoModelForCausalLM.from_pretrained(
-            files.folder,
-            config=config,
+            path if path.is_dir() else path.parent,
             dtype=dtype,
             use_safetensors=True,
             output_loading_info=True,
             **common,
-            **gguf,
+            **_format_options(transformers, path, common),
         )
         model = model.to(device).eval().requires_grad_(False)
     except Exception as error:  # whatever transformers, safetensors and torch find wrong
         raise EngineError(
-            f"{files.folder} cannot be loaded by transformers {transformers.__version__} as "
+            f"{path} cannot be loaded by transformers {transformers.__version__} as "
             f"{dtype} on {device}: {error}"
         ) from error
     missing = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
     if missing:
         raise EngineError(
-            f"{files.folder} lacks {len(missing)} weights, such as {missing[0]}; transformers "
+            f"{path} lacks {len(missing)} weights, such as {missing[0]}; transformers "
             "would make them up. Is the download complete?"
         )
     return model
 
 
-def ends_of(model: Any) -> frozenset[int]:
-    """The ids that end a reply: by generation_config and by config, each names one or several."""
-    ends: set[int] = set()
-    for config in (model.generation_config, model.config.get_text_config()):
-        named = getattr(config, "eos_token_id", None)
-        ends.update(named if isinstance(named, list) else [] if named is None else [named])
-    return frozenset(ends)
+def _format_options(transformers: Any, path: Path, common: Mapping[str, Any]) -> dict[str, Any]:
+    if path.is_file():
+        unpacked = transformers.GgufConfig(dequantize=True)
+        return {"gguf_file": path.name, "quantization_config": unpacked}
+    config = transformers.AutoConfig.from_pretrained(path, **common)
+    # A config may name an attention kernel on the hub, which is code: take the default.
+    config._attn_implementation = None
+    return {"config": config}
 
 
 def context_of(model: Any) -> int:
