@@ -356,11 +356,16 @@ def _strip_control(
 
 
 def _strip_unigram(model: dict[str, Any], control: set[int]) -> dict[str, int]:
+    if not model.get("byte_fallback"):
+        raise EngineError(
+            "Unigram tokenizers are supported with byte_fallback only; without, text they cannot "
+            "spell becomes a control token, <unk>"
+        )
     # An id is an index here, so entries cannot be removed. They get a text that contains a
     # plain space, and after the ▁ substitution no text has one.
     kept = {piece: id_ for id_, (piece, _) in enumerate(model["vocab"]) if id_ not in control}
     for id_ in control:
-        if id_ < len(model["vocab"]) and id_ != model.get("unk_id"):
+        if id_ < len(model["vocab"]):
             model["vocab"][id_] = [f"control {id_}", -1e9]
     return kept
 

