@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,9 +60,10 @@ def script(prefix: Tokens) -> Mapping[int, float]:
 
 @dataclass
 class Parts:
-    """A scripted engine that can be held, and that can fail."""
+    """A scripted engine that can be held, at once or after some drafts, and that can fail."""
 
     held: bool = False
+    held_after: int | None = None
     broken: str = ""
     at_work: int = 0
     cancelled: int = 0
@@ -81,6 +82,8 @@ class Parts:
     ) -> list[Draft]:
         self.at_work += 1
         try:
+            await asyncio.sleep(0)
+            self.held = self.held or self.inner.calls["draft"] == self.held_after
             while self.held:
                 await asyncio.sleep(0.002)
             if self.broken:
@@ -120,9 +123,19 @@ class Running:
     server: Server
     engine: Any
     announced: str = ""
+    _clients: dict[str, openai.OpenAI] = field(default_factory=dict)
+
+    def close(self) -> None:
+        for client in self._clients.values():
+            client.close()
 
     def client(self, key: str = "none") -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=30)
+        """The real client, made once for each key: that takes it a second."""
+        if key not in self._clients:
+            self._clients[key] = openai.OpenAI(
+                base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=30
+            )
+        return self._clients[key]
 
     def http(self, **headers: str) -> httpx.Client:
         return httpx.Client(base_url=self.url, headers=headers, timeout=30, trust_env=False)
@@ -160,7 +173,9 @@ def serving(
         thread.start()
         try:
             until(lambda: bool(said), "the server listens")
-            yield Running(url=server.url, server=server, engine=engine, announced=said[0])
+            running = Running(url=server.url, server=server, engine=engine, announced=said[0])
+            with closing(running):
+                yield running
         finally:
             server.should_exit = True
             thread.join(DEADLINE)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from ringfence.errors import InputError
 from ringfence.options import DecoderName, Options
@@ -39,7 +40,7 @@ class ServerSettings(BaseModel):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
-    api_key: SecretStr | None = Field(default=None, min_length=1)
+    api_key: SecretStr | None = None
     model: str | None = Field(default=None, min_length=1)
     decoder: DecoderName | None = None
     principle: str | None = None
@@ -49,6 +50,13 @@ class ServerSettings(BaseModel):
     keepalive: float = Field(default=5.0, gt=0)
     stop_seconds: float = Field(default=30.0, ge=0)
     body_bytes: int = Field(default=4 * MEBIBYTE, ge=1024)
+
+    @field_validator("api_key")
+    @classmethod
+    def _sendable(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None and not re.fullmatch(r"[!-~]+", key.get_secret_value()):
+            raise ValueError("must be visible ASCII characters, which is what a header can carry")
+        return key
 
     @model_validator(mode="after")
     def _guarded(self) -> Self:
