@@ -102,8 +102,9 @@ def update_siblings(node: Node, value: float, settings: SearchSettings, similar:
         if not sibling.real_visits and not settings.similarity_unvisited:
             continue
         cosine = float(own @ mean_embedding(sibling))
-        if cosine >= similar:
-            sibling.updated(value, settings.similarity_weight * cosine)
+        weight = settings.similarity_weight * cosine
+        if cosine >= similar and weight > 0:
+            sibling.updated(value, weight)
 
 
 def mean_embedding(node: Node) -> Vectors:
