@@ -261,7 +261,8 @@ class TreeSearch:
         """Dynamic node addition: one more sampled token set, its prior relative to its siblings."""
         sampling = Sampling(top_k=self.settings.top_k, seed=self._seed())
         [draft] = await self._meter.draft(self._prefix(node), 1, self._length(node), sampling)
-        child = self._attach(node, draft)
+        empty = not node.stop and not draft.tokens  # as in _expand
+        child = None if empty else self._attach(node, draft)
         if child is None:
             return
         assert node.children is not None
