@@ -141,19 +141,21 @@ class TreeSearch:
     async def _iterate(self, leaves: int) -> Events:
         """One iteration for each of up to `leaves` leaves."""
         chosen: list[Node] = []
-        while len(chosen) < leaves:
-            events: list[Event] = []
-            leaf = await self._select(events)
-            for event in events:
-                yield event
-            if leaf in chosen:
-                break
-            chosen.append(leaf)
-            for node in leaf.path():
-                node.pending += 1
-        for leaf in chosen:
-            for node in leaf.path():
-                node.pending -= 1
+        try:
+            while len(chosen) < leaves:
+                events: list[Event] = []
+                leaf = await self._select(events)
+                for event in events:
+                    yield event
+                if leaf in chosen:
+                    break
+                chosen.append(leaf)
+                for node in leaf.path():
+                    node.pending += 1
+        finally:
+            for leaf in chosen:
+                for node in leaf.path():
+                    node.pending -= 1
         for judged in await self._judge(chosen):
             yield judged
             leaf = next(node for node in chosen if node.id == judged.node)
