@@ -144,7 +144,12 @@ class TreeSearch:
         try:
             while len(chosen) < leaves:
                 events: list[Event] = []
-                leaf = await self._select(events)
+                try:
+                    leaf = await self._select(events)
+                except Exhausted:
+                    for event in events:  # what was drafted before the limit is in the tree
+                        yield event
+                    raise
                 for event in events:
                     yield event
                 if leaf in chosen:
