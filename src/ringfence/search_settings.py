@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 
 class SearchSettings(BaseModel):
@@ -35,7 +35,7 @@ class SearchSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    lengths: tuple[int, ...] = Field(default=(1, 2, 4, 10), min_length=1)
+    lengths: tuple[PositiveInt, ...] = Field(default=(1, 2, 4, 10), min_length=1)
     width: int = Field(default=10, ge=1, le=64)
     max_width: int = Field(default=20, ge=1, le=64)
     top_k: int = Field(default=15, ge=0)
