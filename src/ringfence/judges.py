@@ -200,11 +200,19 @@ class Principle(BaseModel):
         before, after = question.split("{shown}", 1)
         labels = [option.label for option in self.options]
         shots = "".join(
-            f"{before}{example.shown}{after}{self.answer}"
+            f"{before}{example.shown}{after}{self.answer}{' ' if self.spaced else ''}"
             f"{self._label(labels.index(example.answer), order)}\n\n"
             for example in self.examples
         )
         return shots + before, after
+
+    @property
+    def spaced(self) -> bool:
+        """Whether the label follows the words before it after a space."""
+        words = self.answer
+        if self.form == "continuation" and not words:
+            words = self.question.split("{shown}", 1)[1]
+        return bool(words) and not words[-1].isspace() and words[-1] not in "([\"'"
 
     def fixed(self, order: Sequence[int] | None = None) -> str:
         """The text that stands first in every question of the continuation form."""
@@ -214,7 +222,7 @@ class Principle(BaseModel):
     def _label(self, option: int, order: Sequence[int]) -> str:
         if self.letters:
             return _letter(list(order).index(option)) + (")" if self.answer.endswith("(") else "")
-        return " " + self.options[option].label
+        return self.options[option].label
 
 
 def packaged_principles() -> list[str]:
@@ -240,10 +248,8 @@ class SelfJudge:
     Open it with `SelfJudge.open`, which resolves the labels for the model's tokenizer.
     """
 
-    def __init__(
-        self, engine: Engine, principle: Principle, labels: tuple[tuple[Tokens, ...], ...]
-    ) -> None:
-        """Use `open` instead; `labels` are the token variants of every label."""
+    def __init__(self, engine: Engine, principle: Principle, labels: tuple[Tokens, ...]) -> None:
+        """Use `open` instead; `labels` are the tokens of the labels."""
         self.principle = principle
         self._engine = engine
         self._labels = labels
@@ -306,9 +312,7 @@ class SelfJudge:
 
     async def _ask(self, shown: str, order: tuple[int, ...]) -> Scores:
         prompt = self._prompt(shown, order)
-        return await self._engine.logprobs(
-            prompt, [variant for label in self._labels for variant in label]
-        )
+        return await self._engine.logprobs(prompt, self._labels)
 
     def _prompt(self, shown: str, order: tuple[int, ...]) -> Tokens:
         principle, card = self.principle, self._engine.card
@@ -325,14 +329,10 @@ class SelfJudge:
         return rendering.tokens + card.tokenizer.encode(principle.answer)
 
     def _by_option(self, logprobs: Sequence[float], order: tuple[int, ...]) -> list[float]:
-        """Log-mass of every option in the principle's order, its label variants added up."""
-        masses, position = [], 0
-        for label in self._labels:
-            masses.append(_logsumexp(logprobs[position : position + len(label)]))
-            position += len(label)
+        """Log-probability of every option in the principle's order."""
         if not self.principle.letters:
-            return masses
-        return [masses[order.index(option)] for option in range(len(order))]
+            return list(logprobs)
+        return [logprobs[order.index(option)] for option in range(len(order))]
 
     def _verdict(self, answers: Sequence[Scores]) -> Verdict:
         options = self.principle.options
@@ -360,8 +360,11 @@ class SelfJudge:
         )
 
 
-def _label_tokens(engine: Engine, principle: Principle) -> tuple[tuple[Tokens, ...], ...]:
-    """First tokens of every label, with and without a leading space, that tell it from the others.
+def _label_tokens(engine: Engine, principle: Principle) -> tuple[Tokens, ...]:
+    """The first token of every label, as it would follow the words before it.
+
+    One token a label and no variants: every token outside the engine's list of likely ones costs a
+    request of its own.
 
     Raises:
         JudgeError: two labels begin with the same token.
@@ -372,16 +375,17 @@ def _label_tokens(engine: Engine, principle: Principle) -> tuple[tuple[Tokens, .
         if principle.letters
         else [option.label for option in principle.options]
     )
-    variants = [{encode(word)[:1], encode(" " + word)[:1]} for word in words]
-    for i, one in enumerate(variants):
+    gap = " " if principle.spaced else ""
+    firsts = [encode(gap + word)[:1] for word in words]
+    for i, one in enumerate(firsts):
         for j in range(i):
-            if one & variants[j]:
+            if one == firsts[j]:
                 raise JudgeError(
                     f"principle {principle.name}: the labels {words[j]!r} and {words[i]!r} begin "
                     f"with the same token for {engine.card.name}, so the judge could not tell them "
                     "apart. Choose labels that differ from their first letters on."
                 )
-    return tuple(tuple(sorted(variant)) for variant in variants)
+    return tuple(firsts)
 
 
 def _letter(place: int) -> str:
