@@ -42,6 +42,8 @@ class Sampling:
             raise EngineError(f"top_p must lie in (0, 1], not {self.top_p}")
         if self.top_k < 0 or self.alternatives < 0:
             raise EngineError("top_k and alternatives must be at least 0")
+        if "" in self.stop:
+            raise EngineError("stop: an empty string would end every draft at once")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,6 +258,15 @@ class ScriptedEngine:
             raise EngineError(f"the script gives no next token after {len(prefix)} tokens")
         return {token: mass / total for token, mass in raw.items()}
 
+    def _before_stop(self, tokens: Sequence[int], stops: Sequence[str]) -> int:
+        """How many tokens lie wholly before the first stop string."""
+        text = self.tokenizer.decode(tokens)
+        found = [place for stop in stops if (place := text.find(stop)) >= 0]
+        if not found:
+            return len(tokens)
+        lengths = (len(self.tokenizer.decode(tokens[:keep])) for keep in range(len(tokens) + 1))
+        return sum(length <= min(found) for length in lengths) - 1
+
     def _one(
         self, prefix: Tokens, length: int, sampling: Sampling, rng: random.Random, index: int
     ) -> Draft:
@@ -274,11 +285,11 @@ class ScriptedEngine:
             if token in self.ends:
                 finished = True
                 break
-            text = self.tokenizer.decode([*tokens, token])
-            if any(stop in text for stop in sampling.stop):
-                break
             tokens.append(token)
             logprobs.append(_log(probabilities[token]))
+            if (kept := self._before_stop(tokens, sampling.stop)) < len(tokens):
+                del tokens[kept:], logprobs[kept:], alternatives[kept:]
+                break
         return Draft(
             tokens=tuple(tokens),
             logprobs=tuple(logprobs),
