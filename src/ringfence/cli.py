@@ -1,0 +1,230 @@
+"""The command `ringfence`: parses, opens, calls. What is shown is in `ringfence.commandline`.
+
+Nothing heavy is imported before a command runs, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from ringfence.commandline.failures import INTERRUPTED, say
+from ringfence.commandline.flags import Flags, shared
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ringfence.configuration import Settings
+
+T = TypeVar("T")
+
+app = typer.Typer(
+    name="ringfence",
+    help="Rewindable decoding for open-weight chat models: judged drafts, no weights changed.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+judge_app = typer.Typer(
+    help="Judges: how good they are.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(judge_app, name="judge")
+
+Force = Annotated[bool, typer.Option("--force", help="Go on with a judge at chance.")]
+
+
+def main() -> None:
+    """Entry point."""
+    app()
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Print the version and leave.", is_eager=True)
+    ] = False,
+) -> None:
+    if show_version:
+        version()
+        raise typer.Exit
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    from importlib.metadata import version as installed
+
+    print(f"ringfence {installed('ringfence')}")
+
+
+@app.command()
+@shared
+def demo(flags: Flags) -> None:
+    """Three prompts, plain beside guarded and rain: the drafts, the rewinds, the cost."""
+    from ringfence.commandline import demo as view
+    from ringfence.commandline.workplace import opened
+
+    settings = _settings(flags, view.DEFAULTS)
+
+    async def work() -> None:
+        async with opened(settings) as place:
+            await view.demo(place, _console(flags), as_json=flags.json)
+
+    _run(work())
+
+
+@app.command()
+@shared
+def chat(flags: Flags) -> None:
+    """Talk to the model and watch it rewind. /help lists commands; Ctrl-C stops a reply."""
+    from ringfence.commandline import chat as view
+    from ringfence.commandline.workplace import opened
+
+    settings = _settings(flags)
+
+    async def work() -> None:
+        async with opened(settings) as place:
+            await view.chat(place, _console(flags), as_json=flags.json)
+
+    _run(work())
+
+
+@app.command()
+@shared
+def generate(
+    flags: Flags,
+    prompts: Annotated[
+        Path,
+        typer.Option(metavar="FILE.jsonl", help='Lines {"prompt": …} or {"messages": […]}; "id".'),
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE.jsonl", help="One line a prompt, in order.")],
+    concurrency: Annotated[int | None, typer.Option(help="Prompts side by side.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many prompts.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run cut short.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+    cost: Annotated[
+        bool, typer.Option(help="Without, equal seeds give equal files, byte for byte.")
+    ] = True,
+) -> None:
+    """Answer a file of prompts. Cut short at any moment, it loses nothing: --resume goes on."""
+    from ringfence.commandline import batch
+
+    given = {} if concurrency is None else {"concurrency": concurrency}
+    job = batch.Batch(_settings(flags, given=given), prompts, out, limit=limit, cost=cost)
+    try:
+        summary = _run(job.run(resume=resume, force=force))
+    except KeyboardInterrupt:
+        words = [word for word in sys.argv[1:] if word not in ("--resume", "--force")]
+        say(
+            f"interrupted: {job.finished} of {len(job.prompts)} lines are safe. Go on with: "
+            f"{shlex.join(['ringfence', *words, '--resume'])}"
+        )
+        raise typer.Exit(INTERRUPTED) from None
+    batch.told(summary, out, as_json=flags.json)
+    if summary["reasons_now"].get("error"):
+        raise typer.Exit(1)
+
+
+@app.command()
+@shared
+def serve(
+    flags: Flags,
+    host: Annotated[str | None, typer.Option(help="Default: 127.0.0.1.")] = None,
+    port: Annotated[int | None, typer.Option(help="Default: 8000; 0 takes a free one.")] = None,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            envvar="RINGFENCE_SERVE_KEY", help="What clients must send; required off loopback."
+        ),
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Serve an OpenAI-compatible API. Without --principle it decodes plainly, and says so."""
+    from ringfence.commandline import serving
+
+    given = {"host": host, "port": port, "api_key": api_key}
+    given = {name: value for name, value in given.items() if value is not None}
+    _run(serving.serve(_settings(flags), given, force=force))
+
+
+@judge_app.command("check")
+@shared
+def judge_check(
+    flags: Flags,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.jsonl", help="Lines with prompt or messages, reply, good."),
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Measure a judge on labelled replies; exit code 1 if it is at chance."""
+    from ringfence.commandline import judging
+    from ringfence.commandline.workplace import opened
+
+    settings = _settings(flags)
+
+    async def work() -> bool:
+        async with opened(settings) as place:
+            report = await judging.measured(place, data)
+        judging.show(report, _console(flags), as_json=flags.json)
+        if report.at_chance:
+            say(report.refusal())
+        return report.at_chance
+
+    if _run(work()) and not force:
+        raise typer.Exit(1)
+
+
+@app.command()
+def models(json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+    """What is installed, where, and how to get the rest."""
+    from ringfence.commandline import inventory, terminal
+
+    inventory.show(terminal.console(), as_json=json)
+
+
+@app.command(hidden=True)
+@shared
+def picture(
+    flags: Flags,
+    prompt: Annotated[str | None, typer.Option(help="Raw text to go on from.")] = None,
+    out: Annotated[Path, typer.Option(help="Where the SVG goes.")] = Path("docs/rewind.svg"),
+) -> None:
+    """Draw the tree of a real run, as in the README."""
+    from ringfence.commandline import picture as view
+    from ringfence.commandline.workplace import opened
+
+    settings = _settings(flags, view.DEFAULTS)
+
+    async def work() -> None:
+        async with opened(settings) as place:
+            out.write_text(await view.picture(place, prompt or view.PROMPT), "utf-8")
+
+    _run(work())
+    say(f"wrote {out}")
+
+
+def _settings(
+    flags: Flags, defaults: dict[str, Any] | None = None, given: dict[str, Any] | None = None
+) -> Settings:
+    from ringfence.configuration import settings_from
+
+    return settings_from(flags.config, {**flags.given(), **(given or {})}, defaults)
+
+
+def _console(flags: Flags) -> Console:
+    from ringfence.commandline import terminal
+
+    return terminal.console(stderr=flags.json)
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    import asyncio
+
+    return asyncio.run(work)

@@ -1,0 +1,187 @@
+"""The command `generate`: prompts in, one line a prompt out, progress for people.
+
+What survives which crash is the business of `ringfence.generation`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ringfence.commandline import terminal
+from ringfence.commandline.failures import say
+from ringfence.commandline.workplace import Workplace, opened
+from ringfence.configuration import Settings
+from ringfence.decoding import complete
+from ringfence.errors import BudgetError, InputError
+from ringfence.events import Reply
+from ringfence.generation import Ledger, Line, Prompt, generate, manifest, read_prompts
+from ringfence.judges import Principle
+
+# Seconds between two lines of progress where no terminal shows a moving one.
+_PAUSE = 5.0
+
+
+class Batch:
+    """One job of `generate`.
+
+    Attributes:
+        finished: lines that are safe on the disk, of this run and of those before it.
+    """
+
+    def __init__(
+        self, settings: Settings, prompts: Path, out: Path, *, limit: int | None, cost: bool
+    ) -> None:
+        """Read the prompts and name the job.
+
+        Args:
+            settings: how replies are made.
+            prompts: JSONL.
+            out: JSONL.
+            limit: only so many of the prompts.
+            cost: put the cost into every line.
+
+        Raises:
+            InputError: prompts or principle cannot be used.
+        """
+        name = settings.one_principle()
+        if name is None and settings.chosen_decoder() != "plain":
+            raise InputError(
+                f"decoder {settings.chosen_decoder()} judges its drafts: name a principle "
+                "(--principle NAME), or use --decoder plain"
+            )
+        self.settings = settings
+        self.prompts = read_prompts(prompts, limit)
+        self._cost = cost
+        principle = Principle.load(name).model_dump(mode="json") if name else None
+        described: dict[str, Any] = {
+            "engine": settings.engine,
+            "tokenizer": settings.tokenizer,
+            "decoder": settings.chosen_decoder(),
+            "principle": principle,
+            "embedder": settings.embedder,
+            "cost": cost,
+            **settings.options.model_dump(mode="json"),
+        }
+        self.ledger = Ledger(out, manifest(self.prompts, described))
+        self.finished = 0
+
+    async def run(self, *, resume: bool, force: bool) -> dict[str, Any]:
+        """Do what is left; returns a summary.
+
+        Raises:
+            RingfenceError: output that is in the way, or an engine that fails.
+        """
+        started = time.monotonic()
+        done = self.ledger.open(resume=resume, force=force)
+        self.finished = len(done)
+        reasons: Counter[str] = Counter()
+        if not self.ledger.complete:
+            if done:
+                say(f"{len(done)} of {len(self.prompts)} lines are there already")
+            async with opened(self.settings) as place:
+                if self.settings.concurrency > 1 and not place.engine.card.deterministic:
+                    say(
+                        f"{place.engine.card.name} computes what runs side by side together: "
+                        "equal seeds give equal replies only with --concurrency 1"
+                    )
+                progress = _Progress(self.finished, len(self.prompts))
+
+                async def answer(prompt: Prompt) -> Line:
+                    return await self._line(place, prompt)
+
+                async for line in generate(
+                    self.prompts,
+                    self.ledger,
+                    done,
+                    answer,
+                    concurrency=self.settings.concurrency,
+                ):
+                    self.finished += 1
+                    reasons[line["reason"]] += 1
+                    progress.show(self.finished)
+                progress.end()
+        return {
+            "lines": len(self.prompts),
+            "made_now": sum(reasons.values()),
+            "reasons_now": dict(sorted(reasons.items())),
+            "seconds": round(time.monotonic() - started, 3),
+        }
+
+    async def _line(self, place: Workplace, prompt: Prompt) -> Line:
+        """Answer one prompt; what is wrong with it is told in its line and stops no other."""
+        seed = prompt.seed(self.settings.options.seed)
+        line: Line = {"id": prompt.id, "reply": None, "reason": "error", "value": None}
+        fixed: Line = {"decoder": place.decoder, "seed": seed}
+        try:
+            reply = await complete(place.events(place.rendering(prompt), seed=seed))
+        except (InputError, BudgetError) as error:
+            return {**line, "detail": str(error), **fixed}
+        return {**line, **self._made(reply), **fixed, **self._costs(reply)}
+
+    def _made(self, reply: Reply) -> Line:
+        return {
+            "reply": reply.text,
+            "reason": reply.reason,
+            # Beyond this, arithmetic differs with what runs side by side.
+            "value": None if reply.value is None else round(reply.value, 3),
+            "detail": reply.detail,
+        }
+
+    def _costs(self, reply: Reply) -> Line:
+        return {"cost": asdict(reply.cost)} if self._cost else {}
+
+
+class _Progress:
+    """How far the job is and when it will be done, on stderr."""
+
+    def __init__(self, start: int, total: int) -> None:
+        self._start, self._total = start, total
+        self._began = time.monotonic()
+        self._shown = 0.0
+        self._moving = sys.stderr.isatty()
+
+    def show(self, finished: int) -> None:
+        """Tell how far the job is, at most so often."""
+        now = time.monotonic()
+        pause = 0.1 if self._moving else _PAUSE
+        if now - self._shown < pause and finished < self._total:
+            return
+        self._shown = now
+        speed = (finished - self._start) / max(now - self._began, 1e-9)
+        text = (
+            f"{finished} of {self._total}  {speed:.2f}/s  "
+            f"ETA {_clock((self._total - finished) / speed)}"
+        )
+        if self._moving:
+            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+        else:
+            say(text)
+
+    def end(self) -> None:
+        """Leave the moving line."""
+        if self._moving:
+            print(file=sys.stderr)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def told(summary: dict[str, Any], out: Path, *, as_json: bool) -> None:
+    """The summary on stdout."""
+    if as_json:
+        terminal.emit(json.dumps({**summary, "out": str(out)}))
+        return
+    if not summary["made_now"]:
+        say(f"{out}: all {summary['lines']} lines were there already")
+        return
+    reasons = ", ".join(f"{count} {name}" for name, count in summary["reasons_now"].items())
+    say(f"{out}: {summary['lines']} lines ({reasons}) in {summary['seconds']:.1f} s")

@@ -1,0 +1,98 @@
+"""The command `judge check`, and the gate that `serve` opens with it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from ringfence.commandline import terminal
+from ringfence.commandline.failures import say
+from ringfence.commandline.workplace import Workplace
+from ringfence.errors import InputError
+from ringfence.judge_check import (
+    JudgeReport,
+    check_judge,
+    check_judge_once,
+    load_items,
+    packaged_items,
+)
+
+
+async def measured(place: Workplace, data: Path | None) -> JudgeReport:
+    """Measure the judge on labelled replies; those that ship where none are given."""
+    if place.judge is None or place.principle is None:
+        raise InputError("judge check needs --principle NAME")
+    items = load_items(data) if data else packaged_items(place.principle.name)
+    progress = _progress if sys.stderr.isatty() else None
+    return await check_judge(place.judge, place.engine.card, items, progress=progress)
+
+
+async def admitted(place: Workplace, *, force: bool) -> None:
+    """Let a judge serve if it can tell good from bad, or if it is forced.
+
+    Raises:
+        JudgeError: it is at chance; with the figures.
+    """
+    assert place.judge is not None and place.principle is not None
+    name = place.principle.name
+    try:
+        items = packaged_items(name)
+    except InputError as error:
+        if not force:
+            raise InputError(
+                f"{error} Measure it with `ringfence judge check --principle … --data FILE`, then "
+                "serve it with --force."
+            ) from None
+        say(f"principle {name}: served unmeasured, as forced")
+        return
+    report = await check_judge_once(place.judge, place.principle, place.engine.card, items)
+    if report.at_chance and force:
+        say(f"warning: {report.refusal()}")
+        return
+    report.raise_if_at_chance()
+    say(f"principle {name}: AUROC {report.auroc.estimate:.2f}, accuracy {report.accuracy:.0%}")
+
+
+def show(report: JudgeReport, console: Console, *, as_json: bool) -> None:
+    """The figures, as a table or as JSON."""
+    if as_json:
+        terminal.emit(json.dumps(report.to_json()))
+        return
+    area = report.auroc
+    flips = report.swap_flip_rate
+    figures = {
+        "items": f"{report.n}, {report.positives} of them good",
+        "AUROC": f"{area.estimate:.3f}  (95 % interval {area.low:.3f} to {area.high:.3f})",
+        "accuracy": f"{report.accuracy:.1%} at the threshold {report.threshold:g}, "
+        f"{report.accuracy_at_zero:.1%} at 0",
+        "TPR at 1 % FPR": f"{report.tpr_at_1_fpr:.1%}",
+        "swap-flip rate": "no swap" if flips is None else f"{flips:.1%}",
+        "lean": f"{report.lean:+.2f}  (mean over good and bad; 0 favours neither)",
+        "calibration error": f"{report.calibration_error:.3f}",
+        "cost of a verdict": f"{report.requests:.1f} requests, {report.fed:.0f} tokens, "
+        f"{report.seconds * 1000:.0f} ms",
+    }
+    table = Table(show_header=False, border_style="dim")
+    table.add_column(style="bold")
+    table.add_column()
+    for name, figure in figures.items():
+        table.add_row(name, figure)
+    bins = Table(title="reliability", border_style="dim")
+    for name in ("judged good with", "items", "stated", "were good"):
+        bins.add_column(name, justify="right")
+    for one in report.reliability:
+        span = f"{one.low:.1f} to {one.high:.1f}"
+        bins.add_row(span, str(one.n), f"{one.stated:.2f}", f"{one.happened:.2f}")
+    title = terminal.shown(f"{report.judge} on {report.engine}", terminal.COMMITTED)
+    verdict = Text("At chance: do not use it.", "bold red") if report.at_chance else Text()
+    console.print(Group(title, table, bins, verdict), soft_wrap=False)
+
+
+def _progress(done: int, total: int) -> None:
+    end = "\n" if done == total else ""
+    print(f"\r\x1b[K{done} of {total} judged", end=end, file=sys.stderr, flush=True)

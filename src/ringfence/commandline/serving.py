@@ -1,0 +1,69 @@
+"""The command `serve`: judges measured, then the server of `ringfence.server`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from typing import Any
+
+from pydantic import ValidationError
+
+from ringfence.commandline.failures import say
+from ringfence.commandline.judging import admitted
+from ringfence.commandline.workplace import opened
+from ringfence.configuration import Settings
+from ringfence.errors import InputError
+from ringfence.judges import Judge, explain
+
+SNIPPET = """\
+    from openai import OpenAI
+    client = OpenAI(base_url="{url}", api_key="{key}")
+    client.chat.completions.create(
+        model="{model}", messages=[{{"role": "user", "content": "Hi"}}]
+    )"""
+
+
+async def serve(settings: Settings, given: Mapping[str, Any], *, force: bool) -> None:
+    """Serve until it is told to stop.
+
+    Args:
+        settings: engine, principles, defaults of requests.
+        given: options of the server from the command line; they win over those of the file.
+        force: serve principles whose judge is at chance or was never measured.
+
+    Raises:
+        InputError: the extra is not installed, or an option cannot be used.
+        JudgeError: a judge is at chance.
+    """
+    try:
+        from ringfence.server import ServerSettings, create_app
+        from ringfence.server import serve as listen
+    except ImportError as error:
+        raise InputError(
+            f"the server is not installed ({error}). pip install 'ringfence[serve]'"
+        ) from error
+    try:
+        server = ServerSettings(
+            **{"decoder": settings.decoder, **settings.serve, **given}, options=settings.options
+        )
+    except ValidationError as error:
+        raise InputError(f"serve: {explain(error)}") from None
+    async with AsyncExitStack() as stack:
+        plain = settings.model_copy(update={"principle": (), "decoder": "plain"})
+        place = await stack.enter_async_context(opened(plain))
+        judges: dict[str, Judge] = {}
+        for name in settings.principle:
+            judging = await place.judging(name)
+            assert judging.judge is not None and judging.principle is not None
+            await admitted(judging, force=force)
+            judges[judging.principle.name] = judging.judge
+        app = create_app(place.engine, judges=judges, settings=server, embedder=place.embedder)
+
+        def started(line: str) -> None:
+            say(line)
+            url = next((word for word in line.split() if word.startswith("http")), "")
+            key = "unused" if server.api_key is None else "YOUR-KEY"
+            model = server.model or place.engine.card.name
+            print(SNIPPET.format(url=url.rstrip("."), key=key, model=model), flush=True)
+
+        await listen(app, started=started)

@@ -1,0 +1,101 @@
+"""What a command works with: settings, an open engine, judges. Knows nothing of terminals."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ringfence.configuration import Settings
+from ringfence.decoding import decode
+from ringfence.embedding import EMBEDDERS, Embedder
+from ringfence.engine import Engine
+from ringfence.errors import InputError
+from ringfence.events import Events
+from ringfence.generation import Prompt
+from ringfence.judges import Judge, Principle, SelfJudge
+from ringfence.options import DecoderName
+from ringfence.rendering import Rendering, render, render_text
+from ringfence.rings import Conversation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workplace:
+    """An open engine and how to use it.
+
+    Attributes:
+        principle: of the judge; None without one.
+        judge: None without a principle.
+        decoder: makes the replies.
+    """
+
+    settings: Settings
+    engine: Engine
+    embedder: Embedder
+    decoder: DecoderName
+    principle: Principle | None = None
+    judge: Judge | None = None
+
+    def events(self, prompt: Rendering, **options: Any) -> Events:
+        """Make a reply; `options` replace those of the settings."""
+        return decode(
+            self.engine,
+            prompt,
+            decoder=self.decoder,
+            judge=self.judge,
+            options=self.settings.options.model_copy(update=options),
+            embedder=self.embedder,
+        )
+
+    def rendering(self, prompt: Prompt) -> Rendering:
+        """The prompt for the engine's model.
+
+        Raises:
+            InputError: the model cannot be given this prompt.
+        """
+        if prompt.messages is None:
+            return render_text(prompt.text or "", self.engine.card.tokenizer)
+        return render(Conversation.of(prompt.messages), self.engine.card)
+
+    async def judging(self, name: str) -> Workplace:
+        """The same with another principle."""
+        principle = Principle.load(name)
+        return replace(
+            self, principle=principle, judge=await SelfJudge.open(self.engine, principle)
+        )
+
+    def decoding(self, decoder: DecoderName) -> Workplace:
+        """The same with another decoder.
+
+        Raises:
+            InputError: it needs a principle and there is none.
+        """
+        if decoder != "plain" and self.judge is None:
+            raise InputError(
+                f"decoder {decoder} judges its drafts: name a principle first (--principle NAME)"
+            )
+        return replace(self, decoder=decoder)
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[Workplace]:
+    """Open the engine and the judge that the settings name; closes them at the end.
+
+    Raises:
+        RingfenceError: one of them cannot be opened, or the decoder needs a principle.
+    """
+    from ringfence.engines import open_engine
+
+    name = settings.one_principle()
+    decoder = settings.chosen_decoder()
+    embedder = EMBEDDERS[settings.embedder]()
+    tokenizer = {"tokenizer": settings.tokenizer} if settings.tokenizer else {}
+    engine = await open_engine(settings.engine, **tokenizer)
+    try:
+        place = Workplace(settings=settings, engine=engine, embedder=embedder, decoder="plain")
+        if name is not None:
+            place = await place.judging(name)
+        yield place.decoding(decoder)
+    finally:
+        await engine.aclose()

@@ -1,0 +1,170 @@
+"""The tree of drafts behind one reply: a fold over its events, and the rows it is drawn as.
+
+Knows nothing of terminals, colours or pictures; `commandline.drawing` and `commandline.picture`
+draw the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, Literal
+
+from ringfence.engine import Tokenizer, Tokens
+from ringfence.events import Committed, Drafted, Ended, Event, Judged
+
+RowKind = Literal["prompt", "committed", "dropped", "more", "refused"]
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Twig:
+    """One draft in the tree.
+
+    Attributes:
+        id: of the node; 0 is the prompt.
+        text: of its tokens alone.
+        prior: the model's own share of it among its siblings.
+        value: its verdict, and once committed its mean value; None if never judged.
+        reason: of its verdict.
+        committed: it became part of the reply.
+        children: in the order they were drafted.
+    """
+
+    id: int
+    tokens: Tokens = ()
+    text: str = ""
+    prior: float = 1.0
+    value: float | None = None
+    reason: str = ""
+    committed: bool = False
+    parent: Twig | None = None
+    children: list[Twig] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One line of the drawn tree.
+
+    Attributes:
+        kind: `prompt`; `committed` (on the trunk); `dropped` (a branch that was judged and left);
+            `more` (branches that are not shown); `refused` (the last row of a refused reply).
+        depth: 0 on the trunk, 1 for its branches, …
+        value: verdict, None if there is none.
+        text: what to show; hostile unless you wrote it.
+        drafts: drafts that this one was chosen from, itself included.
+    """
+
+    kind: RowKind
+    text: str
+    depth: int = 0
+    value: float | None = None
+    drafts: int = 1
+
+
+class DraftTree:
+    """Fold of the events of one reply.
+
+    Attributes:
+        trunk: the prompt and the committed nodes, in order.
+        ended: the last event, None while the reply is being made.
+    """
+
+    def __init__(self, prompt: str, tokenizer: Tokenizer) -> None:
+        """Start with the prompt alone."""
+        self._tokenizer = tokenizer
+        root = Twig(id=0, text=prompt, committed=True)
+        self._twigs = {0: root}
+        self.trunk = [root]
+        self.ended: Ended | None = None
+
+    @classmethod
+    def of(cls, events: Iterable[Event], prompt: str, tokenizer: Tokenizer) -> DraftTree:
+        """The tree of finished events."""
+        tree = cls(prompt, tokenizer)
+        for event in events:
+            tree.grow(event)
+        return tree
+
+    def grow(self, event: Event) -> None:
+        """Take in the next event."""
+        if isinstance(event, Drafted):
+            parent = self._twigs.get(event.parent, self.trunk[-1])
+            twig = Twig(id=event.node, tokens=event.tokens, prior=event.prior, parent=parent)
+            twig.text = self._tokenizer.decode(event.tokens)
+            parent.children.append(twig)
+            self._twigs[event.node] = twig
+        elif isinstance(event, Judged):
+            twig = self._twigs[event.node]
+            twig.value, twig.reason = event.value, event.reason
+        elif isinstance(event, Committed) and event.tokens:
+            self._commit(event)
+        elif isinstance(event, Ended):
+            self.ended = event
+
+    def twigs(self) -> list[Twig]:
+        """All drafts in the order they were made; the prompt is not one."""
+        return [twig for id_, twig in self._twigs.items() if id_]
+
+    def rows(self, breadth: int = 3) -> Iterator[Row]:
+        """The tree as rows from top to bottom: the trunk, and what was judged and left beside it.
+
+        Args:
+            breadth: branches shown at one place; a row says how many more there are.
+        """
+        yield Row(kind="prompt", text=self.trunk[0].text)
+        for here, following in pairwise([*self.trunk, None]):
+            assert here is not None
+            yield from _branches(here, following, 1, breadth)
+            if following is not None:
+                yield Row(
+                    kind="committed",
+                    text=following.text,
+                    value=following.value,
+                    drafts=len(here.children),
+                )
+        if self.ended is not None and self.ended.reason == "refused":
+            yield Row(kind="refused", text=self.ended.detail, value=self.ended.value)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Every draft as plain data, in the order they were made."""
+        return [
+            {
+                "node": twig.id,
+                "parent": twig.parent.id if twig.parent else 0,
+                "text": twig.text,
+                "tokens": list(twig.tokens),
+                "prior": round(twig.prior, 4),
+                "value": None if twig.value is None else round(twig.value, 4),
+                "reason": twig.reason,
+                "committed": twig.committed,
+            }
+            for twig in self.twigs()
+        ]
+
+    def _commit(self, event: Committed) -> None:
+        twig, tip = self._twigs[event.node], self.trunk[-1]
+        twig.committed = True
+        if event.value is not None:
+            twig.value = event.value
+        if twig.parent is not None and twig.parent is not tip:
+            # A commit goes on from the last one, and so do the drafts made beside it. A search
+            # that follows a rejected draft reports them under that draft.
+            moved, twig.parent.children = twig.parent.children, []
+            for child in moved:
+                child.parent = tip
+            tip.children.extend(moved)
+        self.trunk.append(twig)
+
+
+def _branches(node: Twig, chosen: Twig | None, depth: int, breadth: int) -> Iterator[Row]:
+    """Judged drafts below a node that were not chosen, each with its own branches below it."""
+    left = [child for child in node.children if child is not chosen and child.value is not None]
+    for child in left[:breadth]:
+        yield Row(kind="dropped", text=child.text, depth=depth, value=child.value)
+        yield from _branches(child, None, depth + 1, breadth)
+    if hidden := [child.value for child in left[breadth:] if child.value is not None]:
+        low, high = min(hidden), max(hidden)
+        span = f"{low:+.2f}" if low == high else f"{low:+.2f} to {high:+.2f}"
+        drafts = "draft" if len(hidden) == 1 else "drafts"
+        yield Row(kind="more", text=f"{len(hidden)} more {drafts} dropped, {span}", depth=depth)
