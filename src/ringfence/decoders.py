@@ -172,7 +172,7 @@ async def _segment(task: Task, reply: Tokens) -> Draft:
 
 async def rain(task: Task) -> Events:
     """The rewindable tree search for every token of the reply."""
-    search = _search(task, (), 1, task.options.settings())
+    search = _search(task, (), 0, 1, task.options.settings())
     best = task.options.exhausted == "best"
     value = None
     while len(search.committed) < task.options.max_tokens and not search.finished:
@@ -188,7 +188,9 @@ async def rain(task: Task) -> Events:
     yield _end(Draft(tokens=(), logprobs=(), finished=search.finished), value)
 
 
-def _search(task: Task, committed: Tokens, next_id: int, settings: SearchSettings) -> TreeSearch:
+def _search(
+    task: Task, committed: Tokens, root_id: int, next_id: int, settings: SearchSettings
+) -> TreeSearch:
     return TreeSearch(
         task.prompt,
         task.meter,
@@ -198,6 +200,7 @@ def _search(task: Task, committed: Tokens, next_id: int, settings: SearchSetting
         limit=task.options.max_tokens,
         rng=task.rng,
         committed=committed,
+        root_id=root_id,
         next_id=next_id,
     )
 
@@ -211,7 +214,7 @@ async def guarded(task: Task) -> Events:
     """
     options = task.options
     reply: Tokens = ()
-    node = 0
+    parent = node = 0
     value: float | None = None
     finished = False
     ahead: asyncio.Task[Draft] | None = None
@@ -219,7 +222,7 @@ async def guarded(task: Task) -> Events:
         while len(reply) < options.max_tokens and not finished:
             try:
                 draft = await (ahead or _next_segment(task, reply))
-                parent, node = node, node + 1
+                node += 1
                 yield _drafted(node, parent, draft)
                 ahead = _look_ahead(task, reply, draft)
                 verdict = await task.judge(reply + draft.tokens)
@@ -229,14 +232,14 @@ async def guarded(task: Task) -> Events:
             yield Judged(node=node, value=value, reason=verdict.reason)
             if value >= task.threshold:
                 yield _commit(task, node, draft, value)
-                reply, finished = reply + draft.tokens, draft.finished
+                reply, finished, parent = reply + draft.tokens, draft.finished, node
                 continue
             await _cancel(ahead)
             ahead = None
             task.meter.rewound()
             yield Rewound(kept=len(reply), dropped=draft.tokens, value=value)
             search: TreeSearch | None = None
-            async for event in _widening(task, reply, node + 1):
+            async for event in _widening(task, reply, parent, node + 1):
                 if isinstance(event, TreeSearch):
                     search = event
                     continue
@@ -244,7 +247,8 @@ async def guarded(task: Task) -> Events:
                 yield event
             if search is None:
                 raise Refused(value, f"no acceptable draft in {options.widenings} searches")
-            reply, finished, node = search.committed, search.finished, search.next_id
+            reply, finished = search.committed, search.finished
+            parent, node = search.root.id, search.next_id - 1
     finally:
         await _cancel(ahead)
     yield _end(Draft(tokens=(), logprobs=(), finished=finished), value)
@@ -273,7 +277,9 @@ async def _cancel(ahead: asyncio.Task[Draft] | None) -> None:
             ahead.exception()  # a failure of an unwanted draft is nobody's failure
 
 
-async def _widening(task: Task, reply: Tokens, next_id: int) -> AsyncIterator[Event | TreeSearch]:
+async def _widening(
+    task: Task, reply: Tokens, root_id: int, next_id: int
+) -> AsyncIterator[Event | TreeSearch]:
     """Search from the reply until something is committed, each time twice as wide.
 
     The last item is the search that committed; there is none if all failed.
@@ -281,7 +287,7 @@ async def _widening(task: Task, reply: Tokens, next_id: int) -> AsyncIterator[Ev
     settings = task.options.settings()
     for attempt in range(task.options.widenings):
         last = attempt == task.options.widenings - 1
-        search = _search(task, reply, next_id, settings)
+        search = _search(task, reply, root_id, next_id, settings)
         async for event in search.commit(exhausted_best=last and task.options.exhausted == "best"):
             yield event
             if isinstance(event, Committed):

@@ -49,6 +49,7 @@ class TreeSearch:
         limit: int,
         rng: random.Random,
         committed: Tokens = (),
+        root_id: int = 0,
         next_id: int = 1,
     ) -> None:
         """Start below the tokens committed so far.
@@ -62,7 +63,8 @@ class TreeSearch:
             limit: most tokens of the whole reply.
             rng: seeds every draft.
             committed: reply tokens that are final already.
-            next_id: first node id; 0 is the prompt.
+            root_id: node of the last committed tokens; 0 is the prompt.
+            next_id: first id of a new node.
         """
         self.settings = settings
         self.finished = False
@@ -71,7 +73,7 @@ class TreeSearch:
         self.threshold = settings.threshold if settings.threshold is not None else threshold
         self.next_id = next_id
         self.root = Node(
-            id=next_id - 1,
+            id=root_id,
             parent=None,
             tokens=(),
             prior=1.0,
