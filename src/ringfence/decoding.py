@@ -121,6 +121,8 @@ async def _shown(events: Events, task: Task) -> Events:
         reason, value, detail = "refused", refused.value, str(refused)
         if task.options.exhausted == "error":
             raise BudgetError(f"no acceptable reply within the budget: {detail}") from None
+    # A stop string may leave a draft in flight, and whoever reads the last event may read no more.
+    await events.aclose()
     if rest := stream.flush():
         yield Committed(node=0, tokens=(), value=value, text=rest)
     yield Ended(reason=reason, value=value, detail=detail, cost=task.meter.cost())
