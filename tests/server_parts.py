@@ -160,16 +160,26 @@ class Running:
 
 @contextmanager
 def serving(
-    engine: Engine | None = None, judges: Mapping[str, Judge] | None = None, **settings: Any
+    engine: Engine | None = None,
+    judges: Mapping[str, Judge] | None = None,
+    loop: asyncio.AbstractEventLoop | None = None,
+    **settings: Any,
 ) -> Iterator[Running]:
-    """Run a server on a free port in a thread of its own."""
+    """Run a server on a free port, in a loop that runs elsewhere or in a thread of its own."""
     engine = engine if engine is not None else Parts()
     chosen: dict[str, Any] = {"model": "tiny", "keepalive": 0.05, "stop_seconds": 0.2}
     app = create_app(engine, judges=judges or {}, settings=ServerSettings(**chosen | settings))
     said: list[str] = []
     with _listener("127.0.0.1", 0) as listener:
         server = Server(app, listener, said.append)
-        thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])))
+
+        def work() -> None:
+            if loop is None:
+                asyncio.run(server.serve([listener]))
+            else:
+                asyncio.run_coroutine_threadsafe(server.serve([listener]), loop).result()
+
+        thread = threading.Thread(target=work)
         thread.start()
         try:
             until(lambda: bool(said), "the server listens")

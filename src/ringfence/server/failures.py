@@ -23,6 +23,8 @@ from ringfence.errors import (
 
 # Errors of one request that are told; a body of 10,000 broken messages has 10,000.
 _TOLD = 5
+# Errors quote the request, and a request may be long.
+_LONGEST, _LONGEST_NAME = 1000, 200
 
 
 class ErrorDetail(BaseModel):
@@ -60,7 +62,12 @@ class Failure(Exception):
         super().__init__(message)
         self.status = status
         self.headers = dict(headers or {})
-        self.detail = ErrorDetail(message=message, type=_type(status), param=param, code=code)
+        self.detail = ErrorDetail(
+            message=_clipped(message, _LONGEST),
+            type=_type(status),
+            param=None if param is None else _clipped(param, _LONGEST_NAME),
+            code=code,
+        )
 
     def body(self) -> dict[str, Any]:
         """The error object."""
@@ -89,6 +96,10 @@ class JSON(Response):
 def encoded(content: object) -> str:
     """Compact JSON on one line."""
     return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def _clipped(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def _type(status: int) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, WithJsonSchema, model_validator
 
 from ringfence.options import DecoderName
 from ringfence.search_settings import Preset
@@ -66,11 +66,15 @@ class Part(Strict):
         return self.text if self.type == "text" else self.refusal
 
 
+# Refused with a reason where it is something.
+Nothing = Annotated[JsonValue, WithJsonSchema({"enum": [None, []]})]
+
+
 class ChatMessage(Strict):
     """One message.
 
     Attributes:
-        role: system, developer, user, assistant or tool.
+        role: who speaks; the policy says in which ring.
         content: text. An assistant's message may have a refusal instead.
         name: of whoever wrote it; for people.
         tool_call_id: of the call a tool's message answers; for people.
@@ -81,15 +85,15 @@ class ChatMessage(Strict):
         annotations: none.
     """
 
-    role: str
+    role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[Part] | None = None
     name: str | None = None
     tool_call_id: str | None = None
     refusal: str | None = None
-    tool_calls: list[JsonValue] | None = None
-    function_call: JsonValue = None
-    audio: JsonValue = None
-    annotations: list[JsonValue] | None = None
+    tool_calls: Nothing = None
+    function_call: Nothing = None
+    audio: Nothing = None
+    annotations: Nothing = None
 
     def plain(self, where: str) -> dict[str, str]:
         """As `Conversation.of` takes it. `where` names the message in errors.
