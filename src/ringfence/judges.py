@@ -92,6 +92,8 @@ class Example(BaseModel):
 
 # Fewer tokens of fixed text than this are not worth a request of their own.
 _WORTH_WARMING = 32
+# Log-probabilities in a baseline are at least this, so that no difference is undefined.
+_LEAST = -100.0
 
 
 class Principle(BaseModel):
@@ -113,8 +115,12 @@ class Principle(BaseModel):
         swap: ask again with the options in reverse order and average; needs letters.
         votes: `soft` (the expected value under the label probabilities) or `hard` (the value of
             the most likely label).
-        neutral: text that deserves no option more than another, such as `N/A`. The label
-            probabilities it gets are divided out (contextual calibration, arXiv 2102.09690).
+        neutral: texts that deserve no option more than another, such as `N/A`. The label
+            probabilities that they get on average (geometric mean) are divided out (contextual
+            calibration, arXiv 2102.09690).
+        sharpness: what the log-probabilities are multiplied by, after that: above 1 where a small
+            model is right but timid. Moves values away from 0, and leaves their order and the
+            sides of 0 with two options.
         threshold: drafts of at least this value are acceptable.
         examples: judged examples.
     """
@@ -132,7 +138,8 @@ class Principle(BaseModel):
     letters: bool = False
     swap: bool = False
     votes: Literal["soft", "hard"] = "soft"
-    neutral: str | None = None
+    neutral: tuple[str, ...] = ()
+    sharpness: float = Field(default=1.0, gt=0, le=100)
     threshold: float = Field(default=0.5, ge=-1, le=1)
     examples: tuple[Example, ...] = ()
 
@@ -253,7 +260,7 @@ class SelfJudge:
         self.principle = principle
         self._engine = engine
         self._labels = labels
-        self._baseline: dict[tuple[int, ...], tuple[float, ...]] = {}
+        self._baseline: dict[tuple[int, ...], list[float]] = {}
 
     @classmethod
     async def open(cls, engine: Engine, principle: Principle) -> SelfJudge:
@@ -265,11 +272,13 @@ class SelfJudge:
         """
         judge = cls(engine, principle, _label_tokens(engine, principle))
         await judge._warm()
-        if principle.neutral is not None:
-            prompt = Rendering(tokens=(), spans=(), conversation=None, text="")
-            for order in judge._orders():
-                scores = await judge._ask(judge._shown(prompt, principle.neutral), order)
-                judge._baseline[order] = _normalised(judge._by_option(scores.logprobs, order))
+        for order in judge._orders() if principle.neutral else ():
+            answers = await together(judge._ask(text, order) for text in principle.neutral)
+            rows = [judge._by_option(scores.logprobs, order) for scores in answers]
+            # A label that is impossible after a neutral text has no baseline to divide by.
+            judge._baseline[order] = [
+                max(sum(column) / len(rows), _LEAST) for column in zip(*rows, strict=True)
+            ]
         return judge
 
     @property
@@ -339,11 +348,9 @@ class SelfJudge:
         rows, picks = [], []
         for scores, order in zip(answers, self._orders(), strict=True):
             masses = self._by_option(scores.logprobs, order)
-            if order in self._baseline:
-                masses = [
-                    m - math.log(b) for m, b in zip(masses, self._baseline[order], strict=True)
-                ]
-            rows.append(_normalised(masses))
+            baseline = self._baseline.get(order, [0.0] * len(options))
+            fair = [mass - base for mass, base in zip(masses, baseline, strict=True)]
+            rows.append(_normalised([self.principle.sharpness * mass for mass in fair]))
             picks.append(max(range(len(options)), key=rows[-1].__getitem__))
         shares = tuple(sum(column) / len(rows) for column in zip(*rows, strict=True))
         if self.principle.votes == "hard":
