@@ -58,8 +58,11 @@ class Connection:
             raise EngineError(f"attempts and timeout must be positive, not {attempts}, {timeout}")
         if key is None and not direct:
             key = os.environ.get("RINGFENCE_API_KEY") or os.environ.get("OPENAI_API_KEY")
+        key = (key or "").strip()  # a file's final newline would be an illegal header
         try:
             url = httpx.URL(base_url)
+            if url.port is not None and url.port > 65_535:
+                raise httpx.InvalidURL(f"there is no port {url.port}")
             self._client = httpx.AsyncClient(
                 base_url=url,
                 headers={"Authorization": f"Bearer {key}"} if key else {},

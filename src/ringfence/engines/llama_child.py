@@ -64,6 +64,8 @@ def main() -> None:
         except Exception as error:  # xllamacpp raises bare exceptions
             answer = {"error": str(error) or repr(error)}
         print(json.dumps(answer), file=parent, flush=True)
+    if "error" in answer:
+        sys.exit(1)
     sys.stdin.buffer.read()
     os._exit(0)  # without waiting for requests in flight: nobody is left to read the answers
 
