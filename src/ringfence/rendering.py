@@ -196,7 +196,13 @@ def _fresh_marks(text: str) -> tuple[str, str]:
     """Two characters that do not occur in the text."""
     used = set(text)
     free = (chr(code) for code in _MARKS if chr(code) not in used)
-    return next(free), next(free)
+    opening, closing = next(free, None), next(free, None)
+    if opening is None or closing is None:
+        raise RenderingError(
+            "messages: the text uses every character of the private-use plane U+100000 to U+10FFFD;"
+            " two of them must be left over"
+        )
+    return opening, closing
 
 
 def _split(
