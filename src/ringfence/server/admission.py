@@ -96,7 +96,7 @@ class Admission:
             if turn.done() and not turn.cancelled():
                 # The slot came together with the cancellation.
                 self._pass_on()
-            else:
+            elif turn in self._waiters:
                 self._waiters.remove(turn)
             raise
 

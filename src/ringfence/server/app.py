@@ -38,6 +38,7 @@ from ringfence.server.streaming import (
 _ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorBody, "description": "Something cannot be honoured; `param` names it"},
     404: {"model": ErrorBody, "description": "There is no such model"},
+    408: {"model": ErrorBody, "description": "The body took too long to arrive"},
     413: {"model": ErrorBody, "description": "The body is too large"},
     422: {"model": ErrorBody, "description": "The budget is spent and `exhausted` is `error`"},
     429: {"model": ErrorBody, "description": "The queue is full; see Retry-After"},
@@ -157,7 +158,7 @@ def _add_descriptions(app: FastAPI, service: Service) -> None:
         service.planner.check_model(name)
         return JSON(model())
 
-    @app.get("/health")
+    @app.get("/health", responses={503: _ERRORS[503]})
     async def health() -> Response:
         """Whether requests are taken."""
         service.admission.check_open()

@@ -6,9 +6,12 @@ routes. Nothing of a request's contents is ever logged.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import logging
 import traceback
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -22,6 +25,10 @@ _OPEN = frozenset({"/health"})
 # A body that is too large is read to its end up to so many times the limit: a client that is still
 # sending when the connection closes never gets to read why.
 _PATIENCE = 8
+# A body that does not arrive within this time holds memory for nothing.
+_BODY_SECONDS = 60
+# Requests inside beyond those that may run and wait: being read, checked or answered.
+_PASSING = 64
 
 
 class Gate:
@@ -33,6 +40,8 @@ class Gate:
         key = settings.api_key
         self._key = None if key is None else key.get_secret_value().encode()
         self._limit = settings.body_bytes
+        self._room = settings.concurrency + settings.queue + _PASSING
+        self._inside = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer it here."""
@@ -46,9 +55,11 @@ class Gate:
             started = started or message["type"] == "http.response.start"
             await send(message)
 
+        self._inside += 1
         try:
             self._check(scope)
-            body = await self._read(scope, receive)
+            async with _timeout():
+                body = await self._read(receive)
             if body is not None:
                 await self._app(scope, _replay(body, receive), watched_send)
         except Exception as error:  # the net: whatever it is, the client gets an answer
@@ -57,12 +68,14 @@ class Gate:
                 log_place(error)
             if not started:
                 await failure.response()(scope, receive, send)
+        finally:
+            self._inside -= 1
 
     def _check(self, scope: Scope) -> None:
-        """Refuse requests without the key.
+        """Refuse requests without the key, and more than there can be room for.
 
         Raises:
-            Failure: 401, or 403 for a host name that is not this machine's.
+            Failure: 401, 403 for a host name that is not this machine's, or 429.
         """
         headers: dict[bytes, bytes] = dict(scope["headers"])
         if self._key is None:
@@ -85,8 +98,15 @@ class Gate:
                     code="invalid_api_key",
                     headers={"WWW-Authenticate": "Bearer"},
                 )
+        if scope["method"] == "POST" and self._inside > self._room:
+            raise Failure(
+                429,
+                "there are more requests than there is room for; try again later",
+                code="queue_full",
+                headers={"Retry-After": "1"},
+            )
 
-    async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
+    async def _read(self, receive: Receive) -> bytes | None:
         """The whole body; None if the client left while sending it.
 
         Raises:
@@ -112,6 +132,22 @@ class Gate:
                 code="body_too_large",
             )
         return b"".join(parts)
+
+
+@asynccontextmanager
+async def _timeout() -> AsyncIterator[None]:
+    """The time a body may take.
+
+    Raises:
+        Failure: 408.
+    """
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            yield
+    except TimeoutError:
+        raise Failure(
+            408, f"the body did not arrive within {_BODY_SECONDS} seconds", code="body_too_slow"
+        ) from None
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -123,6 +123,7 @@ class Job:
     def start(self) -> asyncio.Task[None]:
         """Begin to wait for a slot; returns the task, which never fails."""
         self._task = asyncio.create_task(self._run())
+        self._task.add_done_callback(self._finished)
         return self._task
 
     async def steps(self, pause: float) -> AsyncGenerator[Step | None, None]:
@@ -173,15 +174,21 @@ class Job:
         finally:
             took = time.monotonic() - self._created if outcome == "done" else None
             self._metrics.request(outcome, took)
-            self._steps.put_nowait(None)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        """Tell the reader that nothing more comes."""
+        if task.cancelled():
+            # It was broken off before it ran at all.
+            self._steps.put_nowait(self._turned_away())
+        self._steps.put_nowait(None)
+
+    def _turned_away(self) -> Failure:
+        return Failure(503, self._why_broken_off, code="stopping", headers={"Retry-After": "1"})
 
     def _broken_off(self) -> Literal["done", "rejected"]:
         """End as refused what has begun; what has not may be asked of another server."""
         if not any(account.begun for account in self._accounts):
-            failure = Failure(
-                503, self._why_broken_off, code="stopping", headers={"Retry-After": "1"}
-            )
-            self._steps.put_nowait(failure)
+            self._steps.put_nowait(self._turned_away())
             return "rejected"
         for index, account in enumerate(self._accounts):
             if not account.ended:

@@ -45,7 +45,7 @@ class ServerSettings(BaseModel):
     decoder: DecoderName | None = None
     principle: str | None = None
     options: Options = Options()
-    concurrency: int = Field(default=4, ge=1, le=4096)
+    concurrency: int = Field(default=8, ge=1, le=4096)
     queue: int = Field(default=64, ge=0, le=65536)
     keepalive: float = Field(default=5.0, gt=0)
     stop_seconds: float = Field(default=30.0, ge=0)
