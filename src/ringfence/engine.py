@@ -314,5 +314,7 @@ def _draw(ranked: list[tuple[int, float]], sampling: Sampling, rng: random.Rando
         mass += probability
         if mass >= sampling.top_p:
             break
-    weights = [probability ** (1 / sampling.temperature) for _, probability in nucleus]
+    # Relative to the best one, so that a low temperature does not round all of them to 0.
+    best = nucleus[0][1]
+    weights = [(probability / best) ** (1 / sampling.temperature) for _, probability in nucleus]
     return rng.choices([token for token, _ in nucleus], weights)[0]
