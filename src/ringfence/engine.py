@@ -36,7 +36,7 @@ class Sampling:
 
     def __post_init__(self) -> None:
         """Refuse values outside the documented ranges."""
-        if self.temperature < 0:
+        if not self.temperature >= 0:
             raise EngineError(f"temperature must be at least 0, not {self.temperature}")
         if not 0 < self.top_p <= 1:
             raise EngineError(f"top_p must lie in (0, 1], not {self.top_p}")
