@@ -140,10 +140,13 @@ class Meter:
         if self._in_flight == 0:
             self._rounds += 1
         self._in_flight += 1
+        timer = asyncio.timeout(left)
         try:
-            async with asyncio.timeout(left):
+            async with timer:
                 yield
         except TimeoutError:
+            if not timer.expired():  # the engine's own
+                raise
             raise Exhausted(f"budget of {self.budget.seconds:g} seconds is spent") from None
         finally:
             self._in_flight -= 1
