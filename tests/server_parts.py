@@ -195,3 +195,18 @@ def serving(
 def user(text: str) -> list[Any]:
     """A conversation of one message."""
     return [{"role": "user", "content": text}]
+
+
+def refused(running: Running, body: Any, path: str = "/v1/chat/completions") -> tuple[str, str]:
+    """Post something that must be a 400; returns `param` and message."""
+    with running.http() as http:
+        reply = http.post(path, json=body)
+    assert reply.status_code == 400, reply.text
+    error = reply.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["type"] == "invalid_request_error"
+    return error["param"], error["message"]
+
+
+def asking(text: str = "hi", **fields: Any) -> dict[str, Any]:
+    return {"model": "tiny", "messages": user(text), **fields}

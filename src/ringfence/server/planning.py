@@ -152,7 +152,7 @@ class Planner:
             "top_k": request.top_k,
             "stop": request.stops or None,
             "max_tokens": limit,
-            "seed": random.SystemRandom().getrandbits(31) if request.seed is None else request.seed,
+            "seed": self._seed() if request.seed is None else request.seed,
         }
         names = {name: name for name in own} | {"max_tokens": limit_name}
         chosen: dict[str, Any] = {name: value for name, value in own.items() if value is not None}
@@ -175,6 +175,13 @@ class Planner:
         if room < 1 or (limit is not None and limit > room):
             raise self._too_long(request, prompt, options.max_tokens)
         return options.model_copy(update={"max_tokens": min(options.max_tokens, room)})
+
+    def _seed(self) -> int:
+        """Of requests without one: the operator's if there is one, else a fresh one."""
+        options = self.settings.options
+        if "seed" in options.model_fields_set:
+            return options.seed
+        return random.SystemRandom().getrandbits(31)
 
     def _too_long(self, request: Request, prompt: Rendering, length: int) -> Failure:
         return invalid(

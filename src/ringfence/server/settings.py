@@ -25,7 +25,8 @@ class ServerSettings(BaseModel):
         decoder: of requests that name none; None is `guarded` with principles and `plain` without.
         principle: of requests that name none; None is the first one loaded.
         options: what requests leave out. `options.budget` is the hard limit of every request, which
-            a request may lower and not raise.
+            a request may lower and not raise. Requests without a seed get a fresh one each, unless
+            `options.seed` is set.
         concurrency: requests that are decoded at once.
         queue: requests that may wait for that; more are refused with 429.
         keepalive: seconds without a committed token after which a stream gets a comment line.
