@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self
@@ -310,14 +310,22 @@ class SelfJudge:
         return [forward, forward[::-1]] if self.principle.swap else [forward]
 
     def _shown(self, prompt: Rendering, reply: str) -> str:
-        """What the principle shows of the conversation."""
+        """What the principle shows of the conversation.
+
+        No line of it is begun by a writer: text can neither pose as another message nor as the
+        judge's own words, which begin lines of their own.
+        """
         conversation = prompt.conversation
         if conversation is None:
-            return prompt.text + reply
+            return _on_one_line(prompt.text + reply)
         if self.principle.shows == "reply":
-            return reply
+            return _on_one_line(reply)
         rings = self.principle.shows == "rings"
-        return f"{transcript(conversation.messages, rings=rings)}\n\nAssistant: {reply}"
+        messages = [
+            replace(message, content=_indented(message.content))
+            for message in conversation.messages
+        ]
+        return f"{transcript(messages, rings=rings)}\n\nAssistant: {_indented(reply)}"
 
     async def _ask(self, shown: str, order: tuple[int, ...]) -> Scores:
         prompt = self._prompt(shown, order)
@@ -393,6 +401,14 @@ def _label_tokens(engine: Engine, principle: Principle) -> tuple[Tokens, ...]:
                     "apart. Choose labels that differ from their first letters on."
                 )
     return tuple(firsts)
+
+
+def _on_one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _indented(text: str) -> str:
+    return "\n  ".join(text.splitlines())
 
 
 def _letter(place: int) -> str:
