@@ -466,22 +466,21 @@ async def test_guarded_rewinds_exactly_on_a_bad_verdict_and_goes_on_from_the_las
     )
     assert of(events, Rewound)
     committed: tuple[int, ...] = ()
+    judged = 0
     drafts = {event.node: event for event in of(events, Drafted)}
     for event, following in zip(events, events[1:], strict=False):
         if isinstance(event, Judged):
             assert isinstance(following, Rewound) == (event.value < 0.0)
         if isinstance(event, Rewound):
             assert event.kept == len(committed)
-            assert event.dropped[-1:] == drafts[last].tokens[-1:]
+            assert event.dropped[-1:] == drafts[judged].tokens[-1:]
         if isinstance(event, Committed):
             committed += event.tokens
-        last = event.node if isinstance(event, Judged) else None
+        judged = event.node if isinstance(event, Judged) else 0
 
 
 async def test_guarded_costs_one_verdict_a_segment_where_nothing_is_wrong():
-    events = await events_of(
-        random_script(1, end=0), loves(), "guarded", segment=10, max_tokens=50
-    )
+    events = await events_of(random_script(1, end=0), loves(), "guarded", segment=10, max_tokens=50)
     cost = events[-1].cost
     assert cost.iterations == 5
     assert cost.drafted == cost.committed == 50
