@@ -259,6 +259,11 @@ def test_missing_token_lists_are_an_error(key: str) -> None:
         Vocabulary.from_gguf(metadata)
 
 
+def test_broken_merges_are_an_error() -> None:
+    with pytest.raises(EngineError, match="merges cannot be used"):
+        Vocabulary.from_gguf(gguf_metadata(**{"tokenizer.ggml.merges": ["th", 5]}))
+
+
 def test_a_vocabulary_that_cannot_spell_everything_is_refused() -> None:
     with pytest.raises(EngineError, match="byte_fallback"):
         folder_vocabulary(UNIGRAM | {"model": UNIGRAM["model"] | {"byte_fallback": False}})

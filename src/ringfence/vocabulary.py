@@ -7,7 +7,6 @@ added tokens nor its model know them, so there is no input that could name one.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from tokenizers import AddedToken, Regex, models, pre_tokenizers
 
 from ringfence import engine
 from ringfence.errors import EngineError
+from ringfence.tokenizer_json import merges_within, read_folder
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -131,13 +131,15 @@ class Vocabulary:
                 spaces[token] = id_
             else:
                 control[token] = id_
-        encoder = tokenizers.Tokenizer(
-            models.BPE(
+        try:
+            model = models.BPE(
                 vocab=vocabulary | spaces,
-                merges=_merges_within(merges, vocabulary),
+                merges=merges_within(merges, vocabulary),
                 ignore_merges=metadata["tokenizer.ggml.pre"] == "llama-bpe",
             )
-        )
+        except Exception as error:  # the tokenizers library raises bare Exception
+            raise EngineError(f"the GGUF file's merges cannot be used: {error}") from error
+        encoder = tokenizers.Tokenizer(model)
         encoder.pre_tokenizer = _split_then_bytes(splits)
         encoder.add_tokens([AddedToken(text, normalized=False) for text in spaces])
         pieces = _byte_level_pieces(vocabulary) | _plain_pieces(spaces) | _plain_pieces(control)
@@ -150,30 +152,14 @@ class Vocabulary:
         Raises:
             EngineError: the files are missing, broken, or of a kind not supported here.
         """
-        source = _read_json(Path(folder) / "tokenizer.json")
-        config_path = Path(folder) / "tokenizer_config.json"
-        config = _read_json(config_path) if config_path.exists() else {}
+        source = read_folder(folder)
         try:
-            return cls._from_description(source, _added_tokens(source, config))
-        except EngineError as error:
-            raise EngineError(f"{folder}: {error}") from error
+            encoder = tokenizers.Tokenizer.from_str(source.encoder)
         except Exception as error:  # the tokenizers library raises bare Exception
-            raise EngineError(f"{folder}/tokenizer.json cannot be used: {error!r}") from error
-
-    @classmethod
-    def _from_description(cls, source: dict[str, Any], added: Mapping[str, int]) -> Vocabulary:
-        kind = _kind(source)
-        control = {text: id_ for text, id_ in added.items() if kind == "unigram" or text.strip()}
-        spaces = {text: id_ for text, id_ in added.items() if text not in control}
-        vocabulary = _strip_control(source["model"], kind, set(control.values()), spaces)
-        encoder = tokenizers.Tokenizer.from_str(
-            json.dumps(source | _neutral_settings(source, spaces))
-        )
-        if kind == "byte-level":
-            pieces = _byte_level_pieces(vocabulary)
-        else:
-            pieces = _sentencepiece_pieces(vocabulary)
-        return cls(encoder, pieces | _plain_pieces(spaces) | _plain_pieces(control), control)
+            raise EngineError(f"{folder}/tokenizer.json cannot be used: {error}") from error
+        spell = _byte_level_pieces if source.byte_level else _sentencepiece_pieces
+        pieces = spell(source.vocabulary) | _plain_pieces(source.spaces)
+        return cls(encoder, pieces | _plain_pieces(source.control), source.control)
 
 
 class TextStream:
@@ -258,18 +244,6 @@ def _split_then_bytes(splits: Iterable[str]) -> pre_tokenizers.PreTokenizer:
     )
 
 
-def _merges_within(
-    merges: Iterable[str | Sequence[str]], vocabulary: Mapping[str, int]
-) -> list[tuple[str, str]]:
-    """The merges that start from and lead to ordinary tokens."""
-    pairs = (merge.split(" ", 1) if isinstance(merge, str) else merge for merge in merges)
-    return [
-        (left, right)
-        for left, right in pairs
-        if left in vocabulary and right in vocabulary and left + right in vocabulary
-    ]
-
-
 def _gguf_parts(
     metadata: Mapping[str, Any],
 ) -> tuple[list[str], list[int], list[str], tuple[str, ...]]:
@@ -291,103 +265,3 @@ def _gguf_parts(
     if not tokens or len(tokens) != len(types) or not all(isinstance(t, str) for t in tokens):
         raise EngineError(f"the GGUF file's token list is missing or broken. {way_out}")
     return tokens, types, merges, _SPLITS[pre]
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise EngineError(
-            f"{path} does not exist. The tokenizer folder is the one that holds the model's "
-            "tokenizer.json."
-        ) from error
-    except (OSError, ValueError) as error:
-        raise EngineError(f"{path} cannot be read as JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise EngineError(f"{path} holds no JSON object")
-    return content
-
-
-def _added_tokens(source: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, int]:
-    """Text and id of every added token, special or not, of both files."""
-    added = {token["content"]: int(token["id"]) for token in source.get("added_tokens") or []}
-    for id_, token in (config.get("added_tokens_decoder") or {}).items():
-        added[token["content"]] = int(id_)
-    return added
-
-
-def _parts_of(component: Mapping[str, Any] | None, *lists: str) -> list[dict[str, Any]]:
-    """A pipeline component as a flat list: itself, or the steps of a Sequence."""
-    if component is None:
-        return []
-    for name in lists:
-        if name in component:
-            return list(component[name])
-    return [dict(component)]
-
-
-def _kind(source: Mapping[str, Any]) -> str:
-    """`byte-level`, `sentencepiece` (BPE over ▁) or `unigram`; anything else is an error."""
-    model = source["model"].get("type", "BPE")
-    steps = _parts_of(source.get("pre_tokenizer"), "pretokenizers")
-    if model == "BPE":
-        byte_level = any(step["type"] == "ByteLevel" for step in steps)
-        return "byte-level" if byte_level else "sentencepiece"
-    if model == "Unigram":
-        return "unigram"
-    raise EngineError(f"{model} tokenizers are not supported; BPE and Unigram are")
-
-
-def _strip_control(
-    model: dict[str, Any], kind: str, control: set[int], spaces: dict[str, int]
-) -> dict[str, int]:
-    """Take the control tokens out of a tokenizer's model, in place; returns what is left.
-
-    Tokens of white space alone are ordinary text even where a model lists them as added.
-    """
-    if kind == "unigram":
-        return _strip_unigram(model, control)
-    vocabulary = {text: id_ for text, id_ in model["vocab"].items() if id_ not in control}
-    model["merges"] = _merges_within(model["merges"], vocabulary)
-    model["vocab"] = vocabulary | spaces
-    # Bytes spell every character, so there is nothing for an unknown token to stand for.
-    model["unk_token"] = None
-    return vocabulary
-
-
-def _strip_unigram(model: dict[str, Any], control: set[int]) -> dict[str, int]:
-    if not model.get("byte_fallback"):
-        raise EngineError(
-            "Unigram tokenizers are supported with byte_fallback only; without, text they cannot "
-            "spell becomes a control token, <unk>"
-        )
-    # An id is an index here, so entries cannot be removed. They get a text that contains a
-    # plain space, and after the ▁ substitution no text has one.
-    kept = {piece: id_ for id_, (piece, _) in enumerate(model["vocab"]) if id_ not in control}
-    for id_ in control:
-        if id_ < len(model["vocab"]):
-            model["vocab"][id_] = [f"control {id_}", -1e9]
-    return kept
-
-
-def _neutral_settings(source: Mapping[str, Any], spaces: Mapping[str, int]) -> dict[str, Any]:
-    """Replacements that switch off everything that adds, cuts, pads or prefixes."""
-    steps = _parts_of(source.get("pre_tokenizer"), "pretokenizers")
-    for step in steps:
-        step.update({"add_prefix_space": False} if step["type"] == "ByteLevel" else {})
-        step.update({"prepend_scheme": "never"} if step["type"] == "Metaspace" else {})
-    normal = [
-        step
-        for step in _parts_of(source.get("normalizer"), "normalizers")
-        if step["type"] != "Prepend"
-    ]
-    return {
-        "added_tokens": [
-            token for token in source.get("added_tokens") or [] if token["content"] in spaces
-        ],
-        "post_processor": None,
-        "truncation": None,
-        "padding": None,
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": steps} if steps else None,
-        "normalizer": {"type": "Sequence", "normalizers": normal} if normal else None,
-    }

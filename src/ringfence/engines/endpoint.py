@@ -13,8 +13,8 @@ from urllib.parse import unquote, urldefrag, urlsplit
 from ringfence.concurrency import together
 from ringfence.engine import Draft, EngineCard, Sampling, Scores, Tokens, check_call
 from ringfence.engines.connection import Connection
-from ringfence.engines.descriptions import Description, describe
 from ringfence.engines.dialects import Choice, read_choices, read_fed
+from ringfence.engines.discovery import discover
 from ringfence.engines.room import Room
 from ringfence.errors import EngineError
 from ringfence.vocabulary import Vocabulary
@@ -23,7 +23,6 @@ from ringfence.vocabulary import Vocabulary
 _LABELS_AMONG = 20
 # What OpenAI and vLLM clamp a logit bias to. A token this much more likely is always drawn.
 _FORCED = 100
-_DEFAULT_SLOTS = 32
 
 
 class EndpointEngine:
@@ -99,12 +98,11 @@ class EndpointEngine:
             base = base.rstrip("/") + "/v1"
         connection = Connection(base, key=key, timeout=timeout, attempts=attempts, backoff=backoff)
         try:
-            served = await _served(connection, unquote(model))
-            props = await _llama_props(connection, served)
-            description = describe(_tokenizer_source(connection, tokenizer, props))
-            card = _card(connection, served, props, description, context, slots)
-            ids = description.ids
-            return cls(connection, card, description.tokenizer, model=served["id"], ids=ids)
+            found = await discover(
+                connection, unquote(model), tokenizer=tokenizer, context=context, slots=slots
+            )
+            files = found.description
+            return cls(connection, found.card, files.tokenizer, model=found.model, ids=files.ids)
         except BaseException:
             await connection.aclose()
             raise
@@ -329,68 +327,3 @@ class EndpointEngine:
                 f"token ids must lie between 0 and {self._ids or '…'}, not {lowest} or {highest}; "
                 "were these tokens made by another model's tokenizer?"
             )
-
-
-async def _served(connection: Connection, model: str) -> dict[str, Any]:
-    """The server's entry for a model, or for its only one."""
-    listed = (await connection.get("models")).get("data")
-    entries = {str(entry.get("id")): entry for entry in listed or [] if isinstance(entry, dict)}
-    if model in entries:
-        return entries[model]
-    if not model and len(entries) == 1:
-        return next(iter(entries.values()))
-    what = f"serves no {model!r}" if model else "serves not exactly one model"
-    raise EngineError(
-        f"{connection.name} {what}; it has: {', '.join(sorted(entries)) or 'none'}. Name one as "
-        "in http://HOST/v1#MODEL."
-    )
-
-
-async def _llama_props(connection: Connection, served: dict[str, Any]) -> dict[str, Any]:
-    """What llama.cpp tells of itself; empty for other servers."""
-    if served.get("owned_by") != "llamacpp":
-        return {}
-    return await connection.get(f"{connection.name.removesuffix('/v1')}/props")
-
-
-def _tokenizer_source(
-    connection: Connection, tokenizer: str | Path | None, props: dict[str, Any]
-) -> str | Path:
-    if tokenizer is not None:
-        return tokenizer
-    path = Path(str(props.get("model_path", "")))
-    local = urlsplit(connection.name).hostname in ("127.0.0.1", "localhost", "::1")
-    if local and path.is_file():
-        return path
-    raise EngineError(
-        f"{connection.name} speaks in token ids, and its tokenizer is not known here. Pass "
-        "tokenizer=PATH: a folder with the model's tokenizer.json, or a GGUF file of it."
-    )
-
-
-def _card(
-    connection: Connection,
-    served: dict[str, Any],
-    props: dict[str, Any],
-    description: Description,
-    context: int | None,
-    slots: int | None,
-) -> EngineCard:
-    meta = served.get("meta") or {}
-    window = context or served.get("max_model_len") or meta.get("n_ctx") or description.context
-    if not isinstance(window, int) or window < 1:
-        raise EngineError(f"{connection.name} does not tell its context; pass context=TOKENS")
-    slots = slots or props.get("total_slots") or _DEFAULT_SLOTS
-    if slots < 1:
-        raise EngineError(f"slots must be at least 1, not {slots}")
-    return EngineCard(
-        name=f"{connection.name}#{served['id']}",
-        tokenizer=description.tokenizer,
-        template=description.template,
-        bos=description.bos,
-        eos=description.eos,
-        ends=description.ends,
-        context=window,
-        slots=slots,
-        deterministic=False,
-    )
