@@ -17,7 +17,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,16 +146,13 @@ class Ledger:
             self.complete = True
             return self._finished_ids()
         self._file = self._locked()
-        if force:
-            self._file.truncate(0)
-        header = self._recover()
-        if header is None:
-            self._file.truncate(0)
-            self._write({"job": self._manifest})
-            _sync_folder(self._out.parent)
-        elif header != self._manifest:
+        try:
+            if force:
+                self._file.truncate(0)
+            self._begin()
+        except BaseException:
             self.close()
-            raise InputError(f"{self._partial} is of another job: {self._differences(header)}")
+            raise
         return set(self._places)
 
     def append(self, line: Line) -> None:
@@ -208,6 +205,20 @@ class Ledger:
                 return file
             # The other run finished, and removed the file, between our opening and locking it.
             file.close()
+
+    def _begin(self) -> None:
+        """Find what is finished, or make the first line.
+
+        Raises:
+            InputError: the file is of another job, or damaged.
+        """
+        assert self._file is not None
+        header = self._recover()
+        if header is None:
+            self._write({"job": self._manifest})
+            _sync_folder(self._out.parent)
+        elif header != self._manifest:
+            raise InputError(f"{self._partial} is of another job: {self._differences(header)}")
 
     def _write(self, data: Mapping[str, Any]) -> None:
         assert self._file is not None
@@ -276,7 +287,7 @@ class Ledger:
 
 async def generate(
     prompts: Sequence[Prompt], ledger: Ledger, done: set[str], answer: Answer, *, concurrency: int
-) -> AsyncIterator[Line]:
+) -> AsyncGenerator[Line, None]:
     """Answer the prompts that are not done, some side by side; yields every line once it is safe.
 
     Args:

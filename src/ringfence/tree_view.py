@@ -6,7 +6,7 @@ draw the rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Literal
@@ -106,16 +106,17 @@ class DraftTree:
         """All drafts in the order they were made; the prompt is not one."""
         return [twig for id_, twig in self._twigs.items() if id_]
 
-    def rows(self, breadth: int = 3) -> Iterator[Row]:
+    def rows(self, breadth: int = 3, depth: int = 4) -> Iterator[Row]:
         """The tree as rows from top to bottom: the trunk, and what was judged and left beside it.
 
         Args:
             breadth: branches shown at one place; a row says how many more there are.
+            depth: how far branches are followed; a row says how many drafts lie deeper.
         """
         yield Row(kind="prompt", text=self.trunk[0].text)
         for here, following in pairwise([*self.trunk, None]):
             assert here is not None
-            yield from _branches(here, following, 1, breadth)
+            yield from _branches(here, following, (breadth, depth), 1)
             if following is not None:
                 yield Row(
                     kind="committed",
@@ -157,14 +158,36 @@ class DraftTree:
         self.trunk.append(twig)
 
 
-def _branches(node: Twig, chosen: Twig | None, depth: int, breadth: int) -> Iterator[Row]:
+def _branches(node: Twig, chosen: Twig | None, most: tuple[int, int], depth: int) -> Iterator[Row]:
     """Judged drafts below a node that were not chosen, each with its own branches below it."""
-    left = [child for child in node.children if child is not chosen and child.value is not None]
+    breadth, deepest = most
+    left = _judged(node, chosen)
+    if depth > deepest:
+        yield from _summary(list(_all(left)), depth)
+        return
     for child in left[:breadth]:
+        assert child.value is not None
         yield Row(kind="dropped", text=child.text, depth=depth, value=child.value)
-        yield from _branches(child, None, depth + 1, breadth)
-    if hidden := [child.value for child in left[breadth:] if child.value is not None]:
-        low, high = min(hidden), max(hidden)
-        span = f"{low:+.2f}" if low == high else f"{low:+.2f} to {high:+.2f}"
-        drafts = "draft" if len(hidden) == 1 else "drafts"
-        yield Row(kind="more", text=f"{len(hidden)} more {drafts} dropped, {span}", depth=depth)
+        yield from _branches(child, None, most, depth + 1)
+    yield from _summary(list(_all(left[breadth:])), depth)
+
+
+def _judged(node: Twig, chosen: Twig | None = None) -> list[Twig]:
+    return [child for child in node.children if child is not chosen and child.value is not None]
+
+
+def _all(twigs: Iterable[Twig]) -> Iterator[Twig]:
+    """The drafts and everything judged below them."""
+    for twig in twigs:
+        yield twig
+        yield from _all(_judged(twig))
+
+
+def _summary(hidden: Sequence[Twig], depth: int) -> Iterator[Row]:
+    values = [twig.value for twig in hidden if twig.value is not None]
+    if not values:
+        return
+    low, high = min(values), max(values)
+    span = f"{low:+.2f}" if low == high else f"{low:+.2f} to {high:+.2f}"
+    drafts = "draft" if len(values) == 1 else "drafts"
+    yield Row(kind="more", text=f"{len(values)} more {drafts} dropped, {span}", depth=depth)

@@ -9,6 +9,7 @@ import json
 import sys
 import time
 from collections import Counter
+from contextlib import aclosing, closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -78,40 +79,42 @@ class Batch:
             RingfenceError: output that is in the way, or an engine that fails.
         """
         started = time.monotonic()
-        done = self.ledger.open(resume=resume, force=force)
-        self.finished = len(done)
         reasons: Counter[str] = Counter()
-        if not self.ledger.complete:
+        with closing(self.ledger):
+            done = self.ledger.open(resume=resume, force=force)
+            self.finished = len(done)
             if done:
                 say(f"{len(done)} of {len(self.prompts)} lines are there already")
-            async with opened(self.settings) as place:
-                if self.settings.concurrency > 1 and not place.engine.card.deterministic:
-                    say(
-                        f"{place.engine.card.name} computes what runs side by side together: "
-                        "equal seeds give equal replies only with --concurrency 1"
-                    )
-                progress = _Progress(self.finished, len(self.prompts))
-
-                async def answer(prompt: Prompt) -> Line:
-                    return await self._line(place, prompt)
-
-                async for line in generate(
-                    self.prompts,
-                    self.ledger,
-                    done,
-                    answer,
-                    concurrency=self.settings.concurrency,
-                ):
-                    self.finished += 1
-                    reasons[line["reason"]] += 1
-                    progress.show(self.finished)
-                progress.end()
+            if not self.ledger.complete:
+                async with opened(self.settings) as place:
+                    await self._work(place, done, reasons)
         return {
             "lines": len(self.prompts),
             "made_now": sum(reasons.values()),
             "reasons_now": dict(sorted(reasons.items())),
             "seconds": round(time.monotonic() - started, 3),
         }
+
+    async def _work(self, place: Workplace, done: set[str], reasons: Counter[str]) -> None:
+        """Make the lines that are not done, and count how they ended."""
+        concurrency = self.settings.concurrency
+        if concurrency > 1 and not place.engine.card.deterministic:
+            say(
+                f"{place.engine.card.name} computes side by side what runs side by side: equal "
+                "seeds are sure to give equal replies only with --concurrency 1"
+            )
+        progress = _Progress(self.finished, len(self.prompts))
+
+        async def answer(prompt: Prompt) -> Line:
+            return await self._line(place, prompt)
+
+        lines = generate(self.prompts, self.ledger, done, answer, concurrency=concurrency)
+        async with aclosing(lines):
+            async for line in lines:
+                self.finished += 1
+                reasons[line["reason"]] += 1
+                progress.show(self.finished)
+        progress.end()
 
     async def _line(self, place: Workplace, prompt: Prompt) -> Line:
         """Answer one prompt; what is wrong with it is told in its line and stops no other."""

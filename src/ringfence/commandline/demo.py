@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console, Group
 from rich.panel import Panel
@@ -186,12 +186,12 @@ def _prompt_view(number: int, made: Sequence[Shown], width: int) -> Group:
         rewinds = one.ended.cost.rewinds
         how_often = "no rewind" if not rewinds else f"{rewinds} rewind{'s'[: rewinds > 1]}"
         parts.append(Text(f"{one.decoder}: {how_often}", Style(underline=True)))
-        parts.append(terminal.tree(one.tree.rows(), width))
+        parts.append(terminal.tree(one.tree.rows(breadth=2, depth=2), width))
     return Group(*parts)
 
 
 def _cost_table(totals: dict[DecoderName, Cost], everything: Sequence[Shown]) -> Group:
-    table = Table(title="What it took, all prompts together", border_style="dim")
+    table = Table(title="What it took, all prompts together", box=None, padding=(0, 2, 0, 0))
     for name in (
         "decoder",
         "value",
@@ -203,7 +203,8 @@ def _cost_table(totals: dict[DecoderName, Cost], everything: Sequence[Shown]) ->
         "seconds",
         "× plain",
     ):
-        table.add_column(name, justify="left" if name == "decoder" else "right")
+        justify: Literal["left", "right"] = "left" if name == "decoder" else "right"
+        table.add_column(name, justify=justify, no_wrap=True, min_width=len(name))
     plain = totals["plain"].seconds
     for decoder, cost in totals.items():
         values = [one.value for one in everything if one.decoder == decoder]

@@ -87,7 +87,7 @@ def _wrapped(head: Text, under: Text, text: Text, width: int) -> list[Text]:
     """Text broken at words, its later lines indented below the first."""
     indent = cell_len(head.plain)
     lines = _broken(text, max(20, width - indent))
-    blank = Text(" " * max(0, indent - cell_len(under.plain)))
+    blank = Text(" " * (indent - cell_len(under.plain)))
     return [(head if index == 0 else under + blank) + line for index, line in enumerate(lines)]
 
 

