@@ -377,6 +377,16 @@ async def test_a_judge_that_loves_everything_never_rewinds():
         assert made_world.search.committed
 
 
+@pytest.mark.parametrize("value", [0.1, 0.3, 0.7, 0.9])
+async def test_a_child_whose_verdicts_all_reach_the_threshold_reaches_it(value):
+    options = SearchSettings(threshold=None, visits=7)
+    judge = FakeJudge(lambda text: value, value)
+    made_world = world(random_script(3), judge, options)
+    await one_commit(made_world)
+    assert made_world.of(Committed)
+    assert {node.value for node in made_world.nodes if node.visits} == {value}
+
+
 async def test_a_judge_that_hates_everything_commits_nothing_and_says_why():
     made_world = world(random_script(3), hates(), SearchSettings(iterations=9))
     await whole(made_world)

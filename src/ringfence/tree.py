@@ -53,8 +53,9 @@ class Node:
 
     def updated(self, value: float, weight: float) -> None:
         """Running mean of the value with the given weight."""
-        self.value = (self.value * self.visits + value * weight) / (self.visits + weight)
         self.visits += weight
+        # In this form the mean of equal values is that value: it meets a threshold they all meet.
+        self.value += (value - self.value) * (weight / self.visits)
 
 
 def best_child(node: Node, settings: SearchSettings) -> Node:
