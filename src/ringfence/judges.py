@@ -183,7 +183,7 @@ class Principle(BaseModel):
     @classmethod
     def _parse(cls, source: str, where: str) -> Principle:
         try:
-            data = yaml.safe_load(source)
+            data = yaml.load(source, _Plain)
         except yaml.YAMLError as error:
             raise InputError(f"{where}: not valid YAML: {error}") from error
         if not isinstance(data, dict):
@@ -230,6 +230,19 @@ class Principle(BaseModel):
         if self.letters:
             return _letter(list(order).index(option)) + (")" if self.answer.endswith("(") else "")
         return self.options[option].label
+
+
+class _Plain(yaml.SafeLoader):
+    """Plain data only, as `yaml.safe_load`, and no field twice: YAML would take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for place, key in enumerate(keys):
+            if key in keys[:place]:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key!r} stands here twice", node.value[place][0].start_mark
+                )
+        return super().construct_mapping(node, deep)
 
 
 def packaged_principles() -> list[str]:
