@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 from fakes import (
     END,
@@ -33,7 +34,7 @@ from ringfence.embedding import HashedNgrams
 from ringfence.events import Committed, Drafted, Event, Judged, Rewound
 from ringfence.search import PHRASE_ENDS, TreeSearch
 from ringfence.search_settings import PRESETS, SearchSettings
-from ringfence.tree import Node
+from ringfence.tree import Node, alike_and_bad, best_child
 
 EMBEDDERS = {"ngrams": HashedNgrams, "one": OneVector, "own": OwnVectors}
 
@@ -572,6 +573,22 @@ async def test_a_similar_sibling_is_updated_as_in_equation_3():
         assert b.value == pytest.approx((0.6 * 0.2 - 0.4 * 0.2) / 0.4)
 
 
+async def test_siblings_that_are_less_alike_than_the_embedder_asks_for_keep_their_values():
+    class HalfAlike(OwnVectors):
+        def embed(self, texts):
+            vectors = super().embed(texts) * np.sqrt(0.5)
+            vectors[:, -1] = np.sqrt(0.5)
+            return vectors.astype(np.float32)
+
+    for similar, updated in ((0.6, False), (0.4, True)):
+        embedder = HalfAlike()
+        embedder.similar = similar
+        options = SearchSettings(iterations=1)
+        made_world = world(random_script(5, end=0), hates(), options, embedder=embedder)
+        await one_commit(made_world)
+        assert any(n.visits and not n.real_visits for n in made_world.nodes) is updated
+
+
 async def test_a_weightless_similarity_update_changes_nothing():
     options = SearchSettings(similarity_weight=0.0, iterations=3)
     made_world = world(random_script(5, end=0), hates(), options, embedder=OneVector())
@@ -787,6 +804,46 @@ async def test_nothing_is_left_in_flight_when_a_search_is_closed_early():
             break
     await stream.aclose()
     assert all(node.pending == 0 for node in made_world.nodes)
+
+
+def family(**children: dict[str, Any]) -> Node:
+    """A root with children of one token each, all with the same embedding."""
+
+    def node(place: int, letter: str, parent: Node | None, **fields: Any) -> Node:
+        plain = {"prior": 0.5, "logprob": -1.0, "start": 0, "depth": 0, "finished": False}
+        vector = np.array([1, 0], dtype=np.float32)
+        return Node(
+            id=place, parent=parent, tokens=ids(letter), embedding=vector, **(plain | fields)
+        )
+
+    root = node(0, "", None)
+    root.children = [
+        node(place, letter, root, **fields)
+        for place, (letter, fields) in enumerate(children.items(), 1)
+    ]
+    return root
+
+
+def test_a_leaf_in_flight_counts_as_a_visit_of_the_worst_value():
+    greedy = SearchSettings(exploration=0, root_uniform=0)
+    a = {"visits": 1.0, "real_visits": 1, "value": 0.5, "prior": 0.6}
+    b = {"visits": 1.0, "real_visits": 1, "value": 0.4, "prior": 0.4}
+    root = family(a=a, b=b)
+    assert best_child(root, greedy).tokens == ids("a")
+    root.children[0].pending = 1
+    assert best_child(root, greedy).tokens == ids("b")
+
+
+def test_children_are_alike_and_bad_only_when_all_were_visited():
+    bad = {"visits": 1.0, "real_visits": 1, "value": -0.5}
+    similar = {"visits": 0.2, "real_visits": 0, "value": -0.5}
+    settings = SearchSettings()
+    assert alike_and_bad(family(a=bad, b=bad), settings)
+    assert not alike_and_bad(family(a=bad, b=similar), settings)
+    assert not alike_and_bad(family(a=bad, b=bad | {"value": 0.0}), settings)
+    root = family(a=bad, b=bad)
+    root.children[1].embedding = np.array([0, 1], dtype=np.float32)
+    assert not alike_and_bad(root, settings)
 
 
 def test_presets_are_those_of_the_paper_and_of_its_code():
