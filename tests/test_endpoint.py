@@ -354,6 +354,14 @@ async def test_an_end_that_only_the_server_knows_is_no_part_of_the_draft(
     assert draft.finished and draft.tokens == (97, 98)
 
 
+async def test_a_draft_ends_at_an_end_that_the_server_goes_on_from(
+    server: Server, engine: EndpointEngine
+) -> None:
+    server.answers = [lambda body: llama(body, (97, 258, 98, 99, 100), "abc")]
+    [draft] = await engine.draft(PROMPT, 1, 4, Sampling(alternatives=1))
+    assert draft.finished and draft.tokens == (97,) and len(draft.alternatives) == 2
+
+
 async def test_alternatives_without_ids_are_refused_where_texts_are_shared(
     server: Server, engine: EndpointEngine
 ) -> None:
@@ -389,6 +397,12 @@ async def test_a_bias_that_is_counted_into_the_logprobs_is_found_out(
 
 async def test_a_bias_that_is_ignored_is_found_out(server: Server, engine: EndpointEngine) -> None:
     server.answers = [lambda body: llama({k: v for k, v in body.items() if k != "logit_bias"})]
+    with pytest.raises(EngineError, match="ignores logit_bias"):
+        await engine.logprobs(PROMPT, [(120,)])
+    # Also where every token is as unlikely as the one that was asked for.
+    flat = {"id": 97, "logprob": -3.0, "top_logprobs": []}
+    choice = {"text": "a", "finish_reason": "length", "logprobs": {"content": [flat]}}
+    server.answers = [lambda _: (200, {"choices": [choice]})]
     with pytest.raises(EngineError, match="ignores logit_bias"):
         await engine.logprobs(PROMPT, [(120,)])
 
@@ -479,10 +493,13 @@ async def test_a_server_that_is_not_there_is_an_error(url: str, complaint: str) 
 
 
 async def test_passwords_in_the_url_stay_out_of_messages(server: Server, folder: Path) -> None:
-    server.gets.clear()
-    with pytest.raises(RingfenceError) as raised:
-        await open_engine(server.url.replace("//", "//user:hunter2@"), tokenizer=folder)
-    assert "hunter2" not in str(raised.value)
+    url = server.url.replace("//", "//user:hunter2@")
+    for complaint in ("it has: none", "Not Found"):
+        server.models.clear()
+        with pytest.raises(RingfenceError, match=complaint) as raised:
+            await open_engine(url, tokenizer=folder)
+        assert "hunter2" not in str(raised.value)
+        server.gets.clear()
 
 
 async def test_room_lets_in_what_fits_in_the_order_of_asking() -> None:

@@ -182,6 +182,11 @@ def test_a_stream_holds_back_an_incomplete_character_and_nothing_else() -> None:
     assert stream.flush() == ""
 
 
+def test_a_stream_waits_across_tokens_without_text() -> None:
+    stream = TextStream(Vocabulary.characters(control=("",)))
+    assert [stream.push([token]) for token in (0xE2, 256, 0x82, 0xAC)] == ["", "", "", "€"]
+
+
 def test_a_stream_of_broken_bytes_does_not_wait_for_the_end() -> None:
     stream = TextStream(CHARACTERS)
     shown = [stream.push([0xFF]) for _ in range(50)]
