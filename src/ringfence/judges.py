@@ -316,7 +316,9 @@ class SelfJudge:
         """Process the fixed text once for all: engines that keep a cache a slot copy it to each."""
         fixed = self._engine.card.tokenizer.encode(self.principle.fixed())
         if self.principle.form == "continuation" and len(fixed) >= _WORTH_WARMING:
-            await self._engine.draft(fixed, min(self._engine.card.slots, 10), 1, Sampling())
+            # One draft a slot, which greedy drafts would not be: engines ask for those only once.
+            sampling = Sampling(top_k=1, seed=0)
+            await self._engine.draft(fixed, min(self._engine.card.slots, 10), 1, sampling)
 
     def _orders(self) -> list[tuple[int, ...]]:
         forward = tuple(range(len(self.principle.options)))
