@@ -245,8 +245,9 @@ async def guarded(task: Task) -> Events:
                     continue
                 value = event.value if isinstance(event, Committed | Judged) else value
                 yield event
-            if search is None:
-                raise Refused(value, f"no acceptable draft in {options.widenings} searches")
+            assert search is not None
+            if search.spent and search.committed == reply and not search.finished:
+                raise Refused(value, search.spent)
             reply, finished = search.committed, search.finished
             parent, node = search.root.id, search.next_id - 1
     finally:
@@ -282,7 +283,7 @@ async def _widening(
 ) -> AsyncIterator[Event | TreeSearch]:
     """Search from the reply until something is committed, each time twice as wide.
 
-    The last item is the search that committed; there is none if all failed.
+    The last item is the last search: the one that committed, or the last one that failed.
     """
     settings = task.options.settings()
     for attempt in range(task.options.widenings):
@@ -293,6 +294,8 @@ async def _widening(
             if isinstance(event, Committed):
                 yield search
                 return
+        if last:
+            yield search
         next_id = search.next_id
         settings = settings.model_copy(
             update={

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -229,6 +230,7 @@ class ScriptedEngine:
         """See `Engine.draft`."""
         check_call(self.card, prefix, count, length)
         self.calls["draft"] += 1
+        await asyncio.sleep(0)  # as every real engine does, so that others get their turn
         seed = random.Random().getrandbits(32) if sampling.seed is None else sampling.seed
         return [
             self._one(prefix, length, sampling, random.Random(f"{seed}/{index}"), index)
@@ -239,6 +241,7 @@ class ScriptedEngine:
         """See `Engine.logprobs`."""
         check_call(self.card, prefix, 1, max(len(tokens) for tokens in continuations))
         self.calls["logprobs"] += 1
+        await asyncio.sleep(0)
         scores = tuple(
             sum(
                 _log(self._probabilities(prefix + tokens[:i]).get(token, 0.0))

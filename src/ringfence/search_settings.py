@@ -62,13 +62,16 @@ PRESETS: dict[str, SearchSettings] = {
     "paper": SearchSettings(simulation=False, dynamic_addition=True),
     # The released code: rescaled values, unvisited nodes count as -1, only judged siblings updated.
     "code": SearchSettings(rescale=True, unvisited=-1.0, similarity_unvisited=False),
-    # Ours: the judge's own threshold, longer token sets from the start, fewer and cheaper visits.
+    # Ours: sets of several tokens from the start, all sampled; all of a node's children judged in one
+    # batch; the best is committed as soon as it is acceptable to the judge.
     "fast": SearchSettings(
-        lengths=(8,),
+        lengths=(10,),
         width=4,
         max_width=8,
+        greedy=False,
+        leaves=4,
         visits=1,
-        iterations=16,
+        iterations=24,
         threshold=None,
         simulation=False,
         root_uniform=0.0,

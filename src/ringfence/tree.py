@@ -18,7 +18,11 @@ from ringfence.search_settings import SearchSettings
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """A token set in the tree. `visits` and `value` include similarity updates."""
+    """A token set in the tree.
+
+    `visits` and `value` include similarity updates. A node is saturated when another draft below it
+    said what a child says already; dynamic addition then leaves it alone.
+    """
 
     id: int
     parent: Node | None
@@ -36,6 +40,7 @@ class Node:
     embedding: Vectors | None = None
     verdict: Verdict | None = None
     children: list[Node] | None = None
+    saturated: bool = False
 
     @property
     def stop(self) -> int:
@@ -82,7 +87,7 @@ def best_child(node: Node, settings: SearchSettings) -> Node:
 def alike_and_bad(node: Node, settings: SearchSettings) -> bool:
     """Whether dynamic addition applies: all children visited, alike, and none of them good."""
     children = node.children
-    if not children or len(children) >= settings.max_width:
+    if not children or node.saturated or len(children) >= settings.max_width:
         return False
     if not all(child.real_visits for child in children):
         return False
