@@ -390,6 +390,17 @@ async def test_text_that_begins_a_stop_string_and_does_not_go_on_is_shown_at_the
     assert reply.text == "one ST"
 
 
+async def test_text_held_back_is_shown_with_the_verdict_it_got_and_not_that_of_what_followed():
+    judge = FakeJudge(lambda text: 1.0 if len(text) <= 6 else -1.0)
+    events = await events_of(
+        says("hello wonderful"), judge, "rejection", segment=6, redraws=1, stop=("lo X",)
+    )
+    commits = of(events, Committed)
+    assert commits[-1].text == "lo " and not commits[-1].tokens
+    assert [event.value for event in commits] == [1.0] * len(commits)
+    assert (events[-1].reason, events[-1].value) == ("refused", -1.0)
+
+
 async def test_plain_needs_no_judge_and_asks_none():
     judge = loves()
     reply = await reply_of(random_script(1, end=0), judge, "plain", max_tokens=50)

@@ -102,6 +102,7 @@ async def _shown(events: Events, task: Task) -> Events:
     stream = _Stops(TextStream(task.meter.engine.card.tokenizer), task.options.stop)
     reason: EndReason = "length"
     value: float | None = None
+    held: float | None = None
     detail = ""
     try:
         async for event in events:
@@ -110,6 +111,7 @@ async def _shown(events: Events, task: Task) -> Events:
                 break
             if isinstance(event, Committed):
                 event = replace(event, text=stream.push(event.tokens))
+                held = event.value
                 value = event.value if event.value is not None else value
                 yield event
                 if stream.stopped:
@@ -124,7 +126,7 @@ async def _shown(events: Events, task: Task) -> Events:
     # A stop string may leave a draft in flight, and whoever reads the last event may read no more.
     await events.aclose()
     if rest := stream.flush():
-        yield Committed(node=0, tokens=(), value=value, text=rest)
+        yield Committed(node=0, tokens=(), value=held, text=rest)
     yield Ended(reason=reason, value=value, detail=detail, cost=task.meter.cost())
 
 
