@@ -143,6 +143,15 @@ async def test_requests_side_by_side_are_one_round():
     assert cost.fed == 5 * len(PROMPT.tokens) + cost.drafted + cost.judged
 
 
+async def test_a_request_that_was_cancelled_was_a_request():
+    engine = SlowEngine(scripted(random_script(1)))
+    metered = meter(engine=engine, seconds=0.05)
+    for _ in range(2):
+        with pytest.raises(Exhausted):
+            await drafted(metered, 1, 5)
+    assert (metered.cost().requests, metered.cost().rounds, engine.started) == (1, 1, 1)
+
+
 async def test_the_first_commit_is_the_first_with_tokens():
     metered = meter()
     metered.committed(0)

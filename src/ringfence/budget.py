@@ -73,10 +73,10 @@ class Meter:
         self._reserved += count * length
         try:
             async with self._counted():
+                self._requests += 1
                 drafts = await self.engine.draft(prefix, count, length, sampling)
         finally:
             self._reserved -= count * length
-        self._requests += 1
         self._drafted += sum(len(draft.tokens) for draft in drafts)
         self._fed += sum(len(draft.tokens) + draft.fed for draft in drafts)
         return drafts
