@@ -151,7 +151,7 @@ def write(folder, *lines: str):
     return file
 
 
-GOOD = '{"prompt": "The film", "reply": " shines\\u2028on", "good": true}'
+GOOD = '{"prompt": "The film", "reply": " shines\u2028on", "good": true}'
 BAD = '{"messages": [{"role": "user", "content": "Well?"}], "reply": "Bad.", "good": false}'
 
 

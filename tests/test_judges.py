@@ -174,7 +174,9 @@ async def test_sharpness_moves_values_outward_and_keeps_sides_and_order():
         values[sharpness] = [verdict.value for verdict in verdicts]
     assert values[3] == sorted(values[3])
     assert values[3][1] == pytest.approx(0)
-    assert all(abs(far) >= abs(near) - 1e-9 for near, far in zip(*values.values(), strict=True))
+    odds = [(1 / 2) ** 3, 1, (3 / 2) ** 3, 2**3]
+    assert values[3] == pytest.approx([(ratio - 1) / (ratio + 1) for ratio in odds])
+    assert [value > 0 for value in values[1]] == [value > 0 for value in values[3]]
 
 
 async def test_labels_without_any_probability_are_no_opinion():
