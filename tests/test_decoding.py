@@ -513,7 +513,7 @@ async def test_guarded_searches_wider_each_time_and_then_refuses():
     # The first segment, and 3 + 6 + 12 iterations.
     assert len(of(events, Judged)) == 1 + 3 + 6 + 12
     assert events[-1].reason == "refused"
-    assert "3 searches" in events[-1].detail
+    assert "12 drafts judged" in events[-1].detail
 
 
 async def test_guarded_steers_away_from_what_the_judge_hates():
