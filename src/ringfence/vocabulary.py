@@ -93,6 +93,10 @@ class Vocabulary:
         pieces = self._pieces
         return b"".join(pieces.get(token, unknown) for token in tokens).decode("utf-8", "replace")
 
+    def bytes_of(self, token: int) -> bytes | None:
+        """The bytes that a token stands for; None for control tokens and unknown ids."""
+        return self._pieces.get(token)
+
     def id_of(self, text: bytes) -> int | None:
         """The one token that stands for `text`; None if there is none or more than one."""
         if not self._ids:

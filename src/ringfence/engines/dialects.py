@@ -3,7 +3,9 @@
 All of them extend OpenAI's `/v1/completions`, each in its own way. Which way is seen from the
 answer and never configured:
 
-* llama.cpp lists `logprobs.content` with ids, the end-of-sequence token included;
+* llama.cpp lists `logprobs.content` with ids, the end-of-sequence token included; of a character
+  that was drawn in several tokens it lists the last one only, with the bytes of all, and nothing
+  of one that is not complete;
 * vLLM adds `token_ids` and `stop_reason`, and writes alternatives as `token_id:123` when asked;
 * SGLang adds `matched_stop`; it and everyone else name tokens by their text.
 """
@@ -30,13 +32,13 @@ class Step:
 
     Attributes:
         token: its id.
-        logprob: natural log of the probability the server reports.
+        logprob: natural log of the probability the server reports; None where it hides the token.
         top: the most likely tokens and their log-probabilities, best first.
         nameless: how many more the server named by a text that several tokens share.
     """
 
     token: int
-    logprob: float
+    logprob: float | None
     top: tuple[tuple[int, float], ...]
     nameless: int
 
@@ -64,7 +66,8 @@ def read_choices(answer: Mapping[str, Any], vocabulary: Vocabulary, where: str) 
     """
     try:
         choices = sorted(answer["choices"], key=lambda choice: int(choice.get("index", 0)))
-        return [_read_choice(choice, vocabulary, where) for choice in choices]
+        told = (answer.get("__verbose") or {}).get("tokens") if len(choices) == 1 else None
+        return [_read_choice(choice, told or None, vocabulary, where) for choice in choices]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise EngineError(
             f"{where} answered in a form that no known completions server has ({error!r})"
@@ -80,24 +83,80 @@ def read_fed(answer: Mapping[str, Any], prefix: int) -> int:
     return max(prefix - int(cached), 0)
 
 
-def _read_choice(choice: Mapping[str, Any], vocabulary: Vocabulary, where: str) -> Choice:
+def _read_choice(
+    choice: Mapping[str, Any], drawn: Sequence[int] | None, vocabulary: Vocabulary, where: str
+) -> Choice:
     logprobs = choice.get("logprobs")
+    text = str(choice.get("text") or "")
+    if not logprobs and text.endswith("\N{REPLACEMENT CHARACTER}"):
+        logprobs = {"content": []}  # llama.cpp, and the only character is not complete
     if not logprobs:
         raise EngineError(
             f"{where} returned no logprobs, which drafts and judges need. Start the server with "
             "logprobs enabled, or use another server (llama.cpp, vLLM and SGLang have them)."
         )
     listed = "content" in logprobs
-    steps = _content_steps(logprobs["content"]) if listed else _plain_steps(choice, vocabulary)
-    return Choice(
-        steps=tuple(steps), text=str(choice.get("text") or ""), ending=_ending(choice, listed)
-    )
+    if listed:
+        steps = _content_steps(logprobs["content"], drawn, vocabulary)
+    else:
+        steps = list(_plain_steps(choice, vocabulary))
+    return Choice(steps=tuple(steps), text=text, ending=_ending(choice, listed))
 
 
-def _content_steps(content: Sequence[Mapping[str, Any]]) -> Iterator[Step]:
+def _content_steps(
+    content: Sequence[Mapping[str, Any]], drawn: Sequence[int] | None, vocabulary: Vocabulary
+) -> list[Step]:
+    """Steps of llama.cpp, with the tokens that it hides put back.
+
+    `drawn` are all tokens where the server told them; without them, hidden ones are the fewest
+    tokens with the bytes that are missing, and those of an incomplete character at the end stay
+    hidden.
+    """
+    steps: list[Step] = []
     for entry in content:
+        token = int(entry["id"])
+        if drawn is None:
+            steps += [_hidden(id_) for id_ in _missing(entry, token, vocabulary)]
+        else:
+            shown = _bytes(entry)
+            own = vocabulary.bytes_of(token)
+            length = len(own) if own is not None else len(shown)
+            while length < len(shown) and len(steps) < len(drawn):
+                steps.append(_hidden(drawn[len(steps)]))
+                length += len(vocabulary.bytes_of(steps[-1].token) or b"")
         top = [(int(item["id"]), item["logprob"]) for item in entry.get("top_logprobs") or ()]
-        yield _step(int(entry["id"]), entry["logprob"], top, 0)
+        steps.append(_step(token, entry["logprob"], top, 0))
+    if drawn is not None:
+        steps += [_hidden(token) for token in drawn[len(steps) :]]
+        if [step.token for step in steps] != list(drawn):
+            raise EngineError("the server's list of tokens does not agree with its logprobs")
+    return steps
+
+
+def _hidden(token: int) -> Step:
+    return Step(token=token, logprob=None, top=(), nameless=0)
+
+
+def _bytes(entry: Mapping[str, Any]) -> bytes:
+    return bytes(entry.get("bytes") or ())
+
+
+def _missing(entry: Mapping[str, Any], token: int, vocabulary: Vocabulary) -> list[int]:
+    """Tokens before `token` that make up the rest of a character's bytes, longest first."""
+    shown, own = _bytes(entry), vocabulary.bytes_of(token)
+    if not own or len(shown) <= len(own) or not shown.endswith(own):
+        return []
+    rest, found = shown[: -len(own)], []
+    while rest:
+        for length in range(len(rest), 0, -1):
+            id_ = vocabulary.id_of(rest[:length])
+            if id_ is not None:
+                found.append(id_)
+                rest = rest[length:]
+                break
+        else:
+            raise EngineError(f"no tokens of this tokenizer have the bytes {rest!r}")
+    return found
 
 
 def _plain_steps(choice: Mapping[str, Any], vocabulary: Vocabulary) -> Iterator[Step]:

@@ -171,15 +171,45 @@ class EndpointEngine:
     ) -> tuple[dict[int, float], list[int]]:
         """Log-probabilities of tokens after a context, and the tokens fed by each request."""
         choices, fed = await self._complete(context, 1, 1, {"logprobs": _LABELS_AMONG})
-        [step] = self._one_step(choices)
-        likely = dict([*step.top, (step.token, step.logprob)])
-        found = {token: likely[token] for token in wanted if token in likely}
         costs = [fed]
+        if choices[0].steps and choices[0].steps[0].logprob is not None:
+            [step] = self._one_step(choices)
+        else:
+            step, fed = await self._beside_hidden(context, _LABELS_AMONG)
+            costs.append(fed)
+        likely = dict(step.top)
+        if step.logprob is not None:
+            likely[step.token] = step.logprob
+        found = {token: likely[token] for token in wanted if token in likely}
         for token in wanted:
-            if token not in found:
+            if token not in found and self._is_whole(token):
                 found[token], fed = await self._forced(context, token, min(likely.values()))
                 costs.append(fed)
+            elif token not in found:
+                step, fed = await self._beside_hidden(context, self._ids or _LABELS_AMONG)
+                found[token] = dict(step.top)[token]
+                costs.append(fed)
         return found, costs
+
+    def _is_whole(self, token: int) -> bool:
+        """Whether a token is text by itself, and not a part of a character."""
+        piece = self._vocabulary.bytes_of(token)
+        try:
+            return piece is None or bool(piece.decode())
+        except UnicodeDecodeError:
+            return False
+
+    async def _beside_hidden(self, context: Tokens, among: int) -> tuple[Any, int]:
+        """The most likely next tokens where llama.cpp hides the likeliest: a part of a character.
+
+        A letter is drawn by force instead, which changes nothing about the list.
+        """
+        letter = self._vocabulary.id_of(b"a")
+        if letter is None:
+            raise EngineError(f"{self._connection.name}: this tokenizer has no token for 'a'")
+        bias = {"logit_bias": {str(letter): _FORCED}}
+        choices, fed = await self._complete(context, 1, 1, {"logprobs": among, **bias})
+        return self._one_step(choices)[0], fed
 
     async def _forced(self, context: Tokens, token: int, at_most: float) -> tuple[float, int]:
         """The log-probability of an unlikely token, and the tokens fed to get it."""
@@ -188,14 +218,14 @@ class EndpointEngine:
         [step] = self._one_step(choices)
         # A token outside the best 20 that is now said to be likely has its bias counted in. The
         # margin is for arithmetic that depends on the batch.
-        if step.token != token or step.logprob > at_most + 0.5:
+        if step.token != token or _known(step.logprob) > at_most + 0.5:
             raise EngineError(
                 f"{self._connection.name} does not tell the probability of unlikely tokens: it "
                 "ignores logit_bias, or counts the bias into the logprobs. Use llama.cpp, vLLM "
                 "with --logprobs-mode raw_logprobs, or SGLang with "
                 "SGLANG_RETURN_ORIGINAL_LOGPROB=1."
             )
-        return step.logprob, fed
+        return _known(step.logprob), fed
 
     def _one_step(self, choices: list[Choice]) -> Sequence[Any]:
         if len(choices) != 1 or len(choices[0].steps) != 1:
@@ -217,9 +247,37 @@ class EndpointEngine:
         }
         options |= {} if seed is None else {"seed": seed % 2**31}
         options |= {"stop": list(sampling.stop)} if sampling.stop else {}
+        if count == 1 and not sampling.stop:
+            options |= {"verbose": True, "return_tokens": True}
         choices, fed = await self._complete(prefix, count, length, options)
-        drafts = [self._draft(choice, sampling) for choice in choices]
+        drafts = []
+        for place, choice in enumerate(choices):
+            if not choice.steps and choice.ending == "length" and count > 1:
+                # llama.cpp hides a draft that ends in its first character, unless it is asked for
+                # that draft alone.
+                other = None if seed is None else seed + place
+                drafts += await self._request(prefix, 1, length, sampling, other)
+                continue
+            told, extra = await self._told(prefix, choice, sampling.alternatives)
+            fed += extra
+            drafts.append(self._draft(told, sampling))
         return [replace(drafts[0], fed=fed), *drafts[1:]]
+
+    async def _told(self, prefix: Tokens, choice: Choice, alternatives: int) -> tuple[Choice, int]:
+        """The choice with the probabilities of tokens that the server hid, and what that fed."""
+        steps, fed = list(choice.steps), 0
+        for place, step in enumerate(steps):
+            if step.logprob is not None:
+                continue
+            context = prefix + tuple(before.token for before in steps[:place])
+            found, costs = await self._next(context, [step.token])
+            fed += sum(costs)
+            top: tuple[tuple[int, float], ...] = ()
+            if alternatives:
+                beside, cost = await self._beside_hidden(context, alternatives)
+                top, fed = beside.top, fed + cost
+            steps[place] = replace(step, logprob=found[step.token], top=top)
+        return replace(choice, steps=tuple(steps)), fed
 
     async def _complete(
         self, prefix: Tokens, count: int, length: int, options: dict[str, Any]
@@ -273,7 +331,7 @@ class EndpointEngine:
             )
         return Draft(
             tokens=tuple(step.token for step in steps),
-            logprobs=tuple(step.logprob for step in steps),
+            logprobs=tuple(_known(step.logprob) for step in steps),
             finished=finished,
             alternatives=alternatives if sampling.alternatives else (),
         )
@@ -327,3 +385,9 @@ class EndpointEngine:
                 f"token ids must lie between 0 and {self._ids or '…'}, not {lowest} or {highest}; "
                 "were these tokens made by another model's tokenizer?"
             )
+
+
+def _known(logprob: float | None) -> float:
+    """A log-probability that must have been told or asked for by now."""
+    assert logprob is not None
+    return logprob
