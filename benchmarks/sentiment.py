@@ -59,7 +59,7 @@ async def run(args: argparse.Namespace) -> None:
     lines = file.read_text().splitlines() if file.exists() else []
     done = {(r["arm"], r["row"], r["seed"]) for r in map(json.loads, lines)}
     rows = [json.loads(line)["prefix"] for line in Path(args.prefixes).read_text().splitlines()]
-    engine = await open_engine(args.engine)
+    engine = await open_engine(args.engine, **({"threads": args.threads} if args.threads else {}))
     judge = await SelfJudge.open(engine, Principle.load(args.principle))
     jobs = [
         (arm, row, seed)
@@ -212,6 +212,7 @@ def main() -> None:
     parser.add_argument("--arms", default="plain,best-of-8,rejection,rain-fast,guarded")
     parser.add_argument("--principle", default="positive")
     parser.add_argument("--engine", default="embedded")
+    parser.add_argument("--threads", type=int, help="of the embedded engine")
     parser.add_argument("--out", default="runs/sentiment")
     parser.add_argument("--json", help="write the table here, too")
     parser.add_argument("--first", type=int, default=0)

@@ -721,7 +721,6 @@ async def test_the_first_level_takes_the_most_likely_tokens_with_their_probabili
     )  # one request of one token (and the look-ahead's stop)
 
 
-@pytest.mark.xfail(reason="a draft's log-probabilities leave out that of its end", strict=True)
 async def test_an_end_of_the_reply_has_the_prior_of_its_probability():
     # After 'a' the model ends with probability 0.1, and otherwise says one of two letters.
     def script(prefix):

@@ -65,7 +65,7 @@ class Refused(Exception):
 
 def _commit(task: Task, node: int, draft: Draft, value: float | None) -> Committed:
     task.meter.committed(len(draft.tokens))
-    return Committed(node=node, tokens=draft.tokens, value=value, logprob=sum(draft.logprobs))
+    return Committed(node=node, tokens=draft.tokens, value=value, logprob=draft.logprob)
 
 
 def _drafted(node: int, parent: int, draft: Draft, count: int = 1) -> Drafted:
@@ -108,7 +108,7 @@ async def best_of_n(task: Task) -> Events:
         raise Refused(None, str(limit)) from None
     for node, verdict in enumerate(verdicts, 1):
         yield Judged(node=node, value=verdict.value, reason=verdict.reason)
-    best = max(range(len(drafts)), key=lambda i: (verdicts[i].value, sum(drafts[i].logprobs)))
+    best = max(range(len(drafts)), key=lambda i: (verdicts[i].value, drafts[i].logprob))
     value = verdicts[best].value
     if value < task.threshold and options.exhausted != "best":
         raise Refused(value, f"the best of {options.n} replies has a value of {value:.2f}")

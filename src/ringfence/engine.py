@@ -61,6 +61,8 @@ class Draft:
             most likely tokens with their log-probabilities, best first; empty unless asked for.
         fed: tokens of the prefix the engine had to process for this draft after cache hits. Of
             drafts that share one processed prefix, the first carries the count and the rest 0.
+        end_logprob: natural log of the probability of the end-of-sequence token if `finished`; 0
+            otherwise, and where the engine does not tell.
     """
 
     tokens: Tokens
@@ -68,6 +70,12 @@ class Draft:
     finished: bool
     alternatives: tuple[tuple[tuple[int, float], ...], ...] = ()
     fed: int = 0
+    end_logprob: float = 0.0
+
+    @property
+    def logprob(self) -> float:
+        """Natural log of the probability of the whole draft, its end included."""
+        return sum(self.logprobs) + self.end_logprob
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -276,7 +284,7 @@ class ScriptedEngine:
         tokens: list[int] = []
         logprobs: list[float] = []
         alternatives: list[tuple[tuple[int, float], ...]] = []
-        finished = False
+        finished, end_logprob = False, 0.0
         while len(tokens) < length and not finished:
             probabilities = self._probabilities(prefix + tuple(tokens))
             ranked = sorted(probabilities.items(), key=lambda pair: (-pair[1], pair[0]))
@@ -287,6 +295,7 @@ class ScriptedEngine:
             token = _draw(ranked, sampling, rng)
             if token in self.ends:
                 finished = True
+                end_logprob = _log(probabilities[token])
                 break
             tokens.append(token)
             logprobs.append(_log(probabilities[token]))
@@ -299,6 +308,7 @@ class ScriptedEngine:
             finished=finished,
             alternatives=tuple(alternatives),
             fed=len(prefix) if index == 0 else 0,
+            end_logprob=end_logprob,
         )
 
 

@@ -219,8 +219,10 @@ class TreeSearch:
         [draft] = await self._meter.draft(self._prefix(node), 1, 1, sampling)
         ends = self._meter.engine.card.ends
         return [
-            Draft(tokens=() if t in ends else (t,), logprobs=(p,), finished=t in ends)
-            for t, p in draft.alternatives[0]
+            Draft(tokens=(), logprobs=(), finished=True, end_logprob=logprob)
+            if token in ends
+            else Draft(tokens=(token,), logprobs=(logprob,), finished=False)
+            for token, logprob in draft.alternatives[0]
         ]
 
     async def _sets(self, node: Node, length: int) -> list[Draft]:
@@ -250,7 +252,7 @@ class TreeSearch:
             parent=node,
             tokens=draft.tokens,
             prior=0.0,
-            logprob=sum(draft.logprobs),
+            logprob=draft.logprob,
             start=node.stop,
             depth=node.depth + 1,
             finished=draft.finished,
@@ -273,6 +275,7 @@ class TreeSearch:
         empty = not node.stop and not draft.tokens  # as in _expand
         child = None if empty else self._attach(node, draft)
         if child is None:
+            node.saturated = True
             return
         assert node.children is not None
         total = sum(math.exp(sibling.logprob) for sibling in node.children)

@@ -62,8 +62,8 @@ PRESETS: dict[str, SearchSettings] = {
     "paper": SearchSettings(simulation=False, dynamic_addition=True),
     # The released code: rescaled values, unvisited nodes count as -1, only judged siblings updated.
     "code": SearchSettings(rescale=True, unvisited=-1.0, similarity_unvisited=False),
-    # Ours: sets of several tokens from the start, all sampled; all of a node's children judged in one
-    # batch; the best is committed as soon as it is acceptable to the judge.
+    # Ours: sets of several tokens from the start, all sampled; all children of a node judged in
+    # one batch; the best is committed as soon as it is acceptable to the judge.
     "fast": SearchSettings(
         lengths=(10,),
         width=4,

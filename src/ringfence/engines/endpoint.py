@@ -333,6 +333,7 @@ class EndpointEngine:
             tokens=tuple(step.token for step in steps),
             logprobs=tuple(_known(step.logprob) for step in steps),
             finished=finished,
+            end_logprob=sum(_known(step.logprob) for step in listed[len(steps) :]),
             alternatives=alternatives if sampling.alternatives else (),
         )
 

@@ -25,7 +25,7 @@ class Row:
         tokenizer: for stop strings.
         noise: a torch.Generator of its own, on the model's device.
         tokens: drawn so far, without what ended it; `logprobs` and `alternatives` belong to them.
-        finished: it drew an end-of-sequence token.
+        finished: it drew an end-of-sequence token, of probability exp(`end_logprob`).
         ended: no token may follow.
     """
 
@@ -38,6 +38,7 @@ class Row:
     logprobs: list[float] = field(default_factory=list)
     alternatives: list[tuple[tuple[int, float], ...]] = field(default_factory=list)
     finished: bool = False
+    end_logprob: float = 0.0
     ended: bool = False
 
     def take(self, token: int, logprob: float, alternatives: tuple[tuple[int, float], ...]) -> None:
@@ -46,6 +47,7 @@ class Row:
             self.alternatives.append(alternatives)
         if token in self.ends:
             self.finished = self.ended = True
+            self.end_logprob = logprob
             return
         self.tokens.append(token)
         self.logprobs.append(logprob)
@@ -68,6 +70,7 @@ class Row:
             tokens=tuple(self.tokens),
             logprobs=tuple(self.logprobs),
             finished=self.finished,
+            end_logprob=self.end_logprob,
             alternatives=tuple(self.alternatives),
         )
 
