@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import resource
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+import httpx
 import pytest
 from fakes import FakeJudge, noise, says, scripted
 from scripted_ringfence import engine as scripted_engine
@@ -95,13 +97,15 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_help_is_quick() -> None:
-    # The best of several: other work on the machine must not fail this.
-    def once() -> float:
-        start = time.perf_counter()
-        run("import ringfence.cli; ringfence.cli.app(['--help'])")
-        return time.perf_counter() - start
+    """In processor time, which other work on the machine disturbs little."""
 
-    assert min(once() for _ in range(5)) < 0.5
+    def once() -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        run("import ringfence.cli; ringfence.cli.app(['--help'])")
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    assert min(once() for _ in range(3)) < 0.5
 
 
 @pytest.mark.parametrize("words", [["version"], ["--version"]])
@@ -248,8 +252,7 @@ def test_ctrl_c_stops_the_reply_and_not_the_chat() -> None:
     try:
         wait_for(leader, b"you> ")
         os.write(leader, b"hi\n")
-        wait_for(leader, b"hi")
-        time.sleep(0.3)  # the reply must have begun, which nothing shows
+        wait_for(leader, b"\x1b[?25l")  # the cursor is hidden while a reply is made
         os.kill(child.pid, signal.SIGINT)
         wait_for(leader, b"stopped; this turn is forgotten")
         wait_for(leader, b"you> ")
@@ -462,6 +465,43 @@ def test_judge_check_exits_with_1_at_chance(
 def test_judge_check_needs_a_principle(with_engine: Callable[..., None]) -> None:
     done = call("judge", "check")
     assert (done.exit_code, "needs --principle" in done.stderr) == (2, True)
+
+
+def test_serve_says_where_it_listens_and_leaves_when_told() -> None:
+    child = started(["serve", "--port", "0"], 0.0)
+    assert child.stderr is not None and child.stdout is not None
+    while "http://127.0.0.1:" not in (line := child.stderr.readline()):
+        assert child.poll() is None
+    url = next(word for word in line.split() if word.startswith("http")).rstrip(".")
+    assert httpx.get(url.removesuffix("/v1") + "/health").status_code == 200
+    assert "OpenAI(" in child.stdout.readline() + child.stdout.readline()
+    child.send_signal(signal.SIGTERM)
+    child.communicate(timeout=60)
+    assert child.returncode == 0
+
+
+def test_serve_refuses_a_judge_at_chance_with_the_figures(
+    with_engine: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    done = call("serve", "--principle", "positive", "--port", "0")
+    assert done.exit_code == 2
+    assert "AUROC 0." in done.stderr
+    assert "--force" in done.stderr
+
+
+def test_serve_off_loopback_without_a_key_is_refused(with_engine: Callable[..., None]) -> None:
+    done = call("serve", "--host", "0.0.0.0")
+    assert (done.exit_code, "api_key" in done.stderr) == (2, True)
+
+
+def test_options_of_the_server_come_from_the_file_too(
+    with_engine: Callable[..., None], tmp_path: Path
+) -> None:
+    file = tmp_path / "options.yaml"
+    file.write_text("serve: {prot: 1}\n")
+    done = call("serve", "--config", str(file))
+    assert (done.exit_code, "prot" in done.stderr) == (2, True)
 
 
 # --- with the real model ------------------------------------------------------------------------

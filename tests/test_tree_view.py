@@ -84,29 +84,6 @@ def test_rows_beyond_breadth_and_depth_are_summed_up() -> None:
     ]
 
 
-def test_drafts_of_a_search_after_a_rejected_draft_hang_on_the_last_commit() -> None:
-    events = [
-        drafted(1, 0, "bad"),
-        judged(1, -1),
-        rewound("bad", -1),
-        drafted(2, 1, "poor"),
-        drafted(3, 1, "fine"),
-        judged(2, -0.5),
-        judged(3, 0.5),
-        committed(3, "fine", 0.5),
-        drafted(5, 4, "next"),
-        judged(5, 0.6),
-        committed(5, "next", 0.6),
-    ]
-    rows = list(tree_of(events).rows())
-    assert [(row.kind, row.depth, row.text) for row in rows[1:]] == [
-        ("dropped", 1, "bad"),
-        ("dropped", 1, "poor"),
-        ("committed", 0, "fine"),
-        ("committed", 0, "next"),
-    ]
-
-
 async def test_the_trunk_of_any_decoder_is_its_reply() -> None:
     judge = FakeJudge(lambda text: 2 * noise(text) - 1, threshold=0.0)
     options = Options(max_tokens=24, exhausted="best", segment=6, seed=3)
@@ -125,6 +102,8 @@ async def test_the_trunk_of_any_decoder_is_its_reply() -> None:
         tree = tree_of(list(events))
         reply = [t for event in events if isinstance(event, Committed) for t in event.tokens]
         assert [t for twig in tree.trunk[1:] for t in twig.tokens] == reply, decoder
+        assert [twig.parent for twig in tree.trunk[1:]] == tree.trunk[:-1], decoder
+        assert tree.text == "".join(e.text for e in events if isinstance(e, Committed))
         assert len(tree.to_json()) == sum(isinstance(event, Drafted) for event in events)
         assert tree.ended == events[-1]
 

@@ -67,6 +67,7 @@ class DraftTree:
 
     Attributes:
         trunk: the prompt and the committed nodes, in order.
+        text: of the reply as far as it may be shown; the trunk can go on after a stop string.
         ended: the last event, None while the reply is being made.
     """
 
@@ -76,6 +77,7 @@ class DraftTree:
         root = Twig(id=0, text=prompt, committed=True)
         self._twigs = {0: root}
         self.trunk = [root]
+        self.text = ""
         self.ended: Ended | None = None
 
     @classmethod
@@ -89,7 +91,7 @@ class DraftTree:
     def grow(self, event: Event) -> None:
         """Take in the next event."""
         if isinstance(event, Drafted):
-            parent = self._twigs.get(event.parent, self.trunk[-1])
+            parent = self._twigs[event.parent]
             twig = Twig(id=event.node, tokens=event.tokens, prior=event.prior, parent=parent)
             twig.text = self._tokenizer.decode(event.tokens)
             parent.children.append(twig)
@@ -97,8 +99,10 @@ class DraftTree:
         elif isinstance(event, Judged):
             twig = self._twigs[event.node]
             twig.value, twig.reason = event.value, event.reason
-        elif isinstance(event, Committed) and event.tokens:
-            self._commit(event)
+        elif isinstance(event, Committed):
+            self.text += event.text
+            if event.tokens:
+                self._commit(event)
         elif isinstance(event, Ended):
             self.ended = event
 
@@ -144,17 +148,10 @@ class DraftTree:
         ]
 
     def _commit(self, event: Committed) -> None:
-        twig, tip = self._twigs[event.node], self.trunk[-1]
+        twig = self._twigs[event.node]
         twig.committed = True
         if event.value is not None:
             twig.value = event.value
-        if twig.parent is not None and twig.parent is not tip:
-            # A commit goes on from the last one, and so do the drafts made beside it. A search
-            # that follows a rejected draft reports them under that draft.
-            moved, twig.parent.children = twig.parent.children, []
-            for child in moved:
-                child.parent = tip
-            tip.children.extend(moved)
         self.trunk.append(twig)
 
 
@@ -183,11 +180,16 @@ def _all(twigs: Iterable[Twig]) -> Iterator[Twig]:
         yield from _all(_judged(twig))
 
 
+def signed(value: float) -> str:
+    """Two digits with a sign, and no minus before zero."""
+    return f"{round(value, 2) + 0.0:+.2f}"
+
+
 def _summary(hidden: Sequence[Twig], depth: int) -> Iterator[Row]:
     values = [twig.value for twig in hidden if twig.value is not None]
     if not values:
         return
-    low, high = min(values), max(values)
-    span = f"{low:+.2f}" if low == high else f"{low:+.2f} to {high:+.2f}"
+    low, high = signed(min(values)), signed(max(values))
+    span = low if low == high else f"{low} to {high}"
     drafts = "draft" if len(values) == 1 else "drafts"
     yield Row(kind="more", text=f"{len(values)} more {drafts} dropped, {span}", depth=depth)

@@ -23,7 +23,7 @@ from ringfence.events import Committed, Drafted, Ended, Event, Rewound
 from ringfence.options import DecoderName
 from ringfence.rendering import render
 from ringfence.rings import Conversation
-from ringfence.tree_view import DraftTree
+from ringfence.tree_view import DraftTree, signed
 
 HELP = """\
 /tree             the drafts behind the last reply: values, rewinds, what was dropped
@@ -202,7 +202,7 @@ class _View:
         elif isinstance(event, Rewound):
             struck = Style(strike=True, color="red")
             self._draft = terminal.shown_lines(self._decode(event.dropped), struck)
-            self._draft.append(f" {event.value:+.2f}", Style(color="red"))
+            self._draft.append(f" {signed(event.value)}", Style(color="red"))
         if self._live:
             self._live.update(self._whole(), refresh=isinstance(event, Rewound))
 
@@ -212,7 +212,7 @@ class _View:
 
 def _account(decoder: str, ended: Ended) -> str:
     cost = ended.cost
-    value = "" if ended.value is None else f", value {ended.value:+.2f}"
+    value = "" if ended.value is None else f", value {signed(ended.value)}"
     rewinds = "" if decoder == "plain" else f", {cost.rewinds} rewinds"
     return (
         f"[{decoder}{value}{rewinds}, {cost.drafted} tokens drafted for {cost.committed}, "

@@ -21,11 +21,11 @@ from ringfence.options import DecoderName
 from ringfence.rendering import render_text
 from ringfence.tree_view import DraftTree
 
-# Beginnings of reviews, as people write them, which a base model tends to finish badly.
+# Beginnings of reviews, as people write them, which the packaged model goes on from badly.
 PROMPTS = (
-    "I rented this film with high hopes, and after twenty minutes",
-    "The acting in this movie is so",
-    "My husband and I walked out of the cinema because",
+    "After twenty minutes of this film I",
+    "I wanted to like this film, but the story",
+    "The food was cold and the waiter",
 )
 DECODERS: tuple[DecoderName, ...] = ("plain", "guarded", "rain")
 DEFAULTS = {
@@ -82,13 +82,12 @@ async def make(place: Workplace, prompt: str, decoder: DecoderName) -> Shown:
         tree.grow(event)
     if tree.ended is None:
         raise RingfenceError(f"decoder {decoder} ended without saying why; this is a defect")
-    reply = "".join(twig.text for twig in tree.trunk[1:])
-    [verdict] = await place.judge.judge(rendering, [reply])
+    [verdict] = await place.judge.judge(rendering, [tree.text])
     return Shown(
         prompt=prompt,
         decoder=decoder,
         tree=tree,
-        reply=reply,
+        reply=tree.text,
         value=verdict.value,
         ended=tree.ended,
     )

@@ -10,22 +10,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from ringfence.commandline import demo
 from ringfence.commandline.escaping import one_line
 from ringfence.commandline.terminal import colour
 from ringfence.commandline.workplace import Workplace
 from ringfence.errors import InputError
 from ringfence.rendering import render_text
-from ringfence.tree_view import DraftTree, Row
+from ringfence.tree_view import DraftTree, Row, signed
 
-PROMPT = "The acting in this movie is so"
-DEFAULTS = {
-    "principle": ["positive"],
-    "decoder": "guarded",
-    "max_tokens": 40,
-    "temperature": 1.0,
-    "top_k": 15,
-    "exhausted": "best",
-}
+PROMPT = "The plot of this film is"
+DEFAULTS = {**demo.DEFAULTS, "decoder": "guarded", "max_tokens": 36, "stop": ["\n"]}
 
 _WIDTH = 960
 _MARGIN = 32
@@ -76,7 +70,7 @@ async def picture(place: Workplace, prompt: str) -> str:
         f"{cost.rewinds} rewinds, {cost.drafted} tokens drafted for {cost.committed} committed; "
         "values are the model's own verdicts"
     )
-    return svg(list(tree.rows()), title, note)
+    return svg(list(tree.rows(breadth=2, depth=2)), title, note)
 
 
 def svg(rows: Sequence[Row], title: str, note: str) -> str:
@@ -118,8 +112,10 @@ def _drawn(one: _Placed) -> Iterator[str]:
             f'<rect x="{x}" y="{y - 16}" width="{_PILL}" height="22" rx="11" '
             f'fill="rgb({r},{g},{b})"/>'
         )
-        yield _text(x + _PILL // 2, y - 0.5, "pill", f"{row.value:+.2f}")
+        yield _text(x + _PILL // 2, y - 0.5, "pill", signed(row.value))
         x += _PILL + 14
+    elif row.depth:
+        x += 6
     for index, line in enumerate(one.lines):
         yield _text(x, y + index * _LINE, kind, line)
 

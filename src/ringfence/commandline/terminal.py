@@ -14,7 +14,7 @@ from rich.style import Style
 from rich.text import Text
 
 from ringfence.commandline.escaping import one_line, printable
-from ringfence.tree_view import Row
+from ringfence.tree_view import Row, signed
 
 DIM = Style(dim=True)
 DROPPED = Style(strike=True, dim=True)
@@ -47,7 +47,7 @@ def valued(value: float | None, *, width: int = 5) -> Text:
     if value is None:
         return Text(" " * width)
     r, g, b = colour(value)
-    return Text(f"{value:+.2f}", Style(color=f"rgb({r},{g},{b})", bold=True))
+    return Text(signed(value), Style(color=f"rgb({r},{g},{b})", bold=True))
 
 
 def shown(text: str, style: Style | None = None) -> Text:
