@@ -81,7 +81,8 @@ class Committed:
     Attributes:
         node: the node they belong to.
         tokens: in order; the tokens of all commits are the reply.
-        value: the mean verdict of the node, None where nothing was judged.
+        value: the mean verdict of the node, or the verdict of the draft that it leads to where that
+            decides (search with `commit: verdict`); None where nothing was judged.
         visits: real visits of the node in the search.
         logprob: natural log of the model's own probability of the tokens after what precedes them.
         text: what may be shown now. The texts of all commits are the text of the reply; a text may

@@ -114,22 +114,37 @@ class TreeSearch:
 
     def _ready(self) -> Node | None:
         """The child of the root that may be committed now."""
-        if not self.root.children:
+        best = self._best()
+        if best is None:
             return None
-        best = max(self.root.children, key=lambda node: (node.real_visits, node.value))
+        if self.settings.commit == "verdict":
+            return best.path()[0] if best.verdict_value >= self.threshold else None
         good = best.real_visits >= self.settings.visits and best.value >= self.threshold
         return best if good else None
 
+    def _best(self) -> Node | None:
+        """The most visited child of the root, or the draft with the best verdict."""
+        if self.settings.commit == "verdict":
+            return max(self.root.below(), key=lambda node: node.verdict_value, default=None)
+        children = self.root.children or ()
+        return max(children, key=lambda node: (node.real_visits, node.value), default=None)
+
     def _best_judged(self) -> Node | None:
+        """The child to commit where nothing acceptable was found."""
+        if self.settings.commit == "verdict":
+            best = self._best()
+            return best.path()[0] if best and best.verdict else None
         judged = [node for node in self.root.children or () if node.real_visits]
         return max(judged, key=lambda node: (node.value, node.real_visits), default=None)
 
     def _reroot(self, child: Node) -> Committed:
         """Make the child the root; its siblings and their trees are freed."""
+        best = self._best()
+        led_to = best.verdict_value if best and self.settings.commit == "verdict" else None
         event = Committed(
             node=child.id,
             tokens=child.tokens,
-            value=child.value,
+            value=child.value if led_to is None else led_to,
             visits=child.real_visits,
             logprob=child.logprob,
         )

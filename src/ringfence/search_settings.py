@@ -28,7 +28,10 @@ class SearchSettings(BaseModel):
         dynamic_addition: draft another child where all children are alike and bad.
         variance: children are alike if ‖variance of their embeddings‖ < variance x set length.
         iterations: most judgements for one commit (T).
-        visits: a commit needs at least this many real visits of the child (paper: more than T_m).
+        commit: what is committed: the child of the root with the most `visits` (the paper), or the
+            child that leads to the draft of the best `verdict`, as soon as that is acceptable.
+        visits: a commit by visits needs at least this many real visits of the child (paper: more
+            than T_m).
         threshold: and at least this mean value (V); None takes the judge's own.
         leaves: leaves in flight at once, with virtual loss.
     """
@@ -52,6 +55,7 @@ class SearchSettings(BaseModel):
     dynamic_addition: bool = True
     variance: float = Field(default=0.03, ge=0)
     iterations: int = Field(default=50, ge=1)
+    commit: Literal["visits", "verdict"] = "visits"
     visits: int = Field(default=7, ge=1)
     threshold: float | None = Field(default=0.8, ge=-1, le=1)
     leaves: int = Field(default=1, ge=1, le=16)
@@ -63,14 +67,14 @@ PRESETS: dict[str, SearchSettings] = {
     # The released code: rescaled values, unvisited nodes count as -1, only judged siblings updated.
     "code": SearchSettings(rescale=True, unvisited=-1.0, similarity_unvisited=False),
     # Ours: sets of several tokens from the start, all sampled; all children of a node judged in
-    # one batch; the best is committed as soon as it is acceptable to the judge.
+    # one batch; the way to the best draft is committed as soon as the judge accepts that draft.
     "fast": SearchSettings(
         lengths=(10,),
         width=4,
         max_width=8,
         greedy=False,
         leaves=4,
-        visits=1,
+        commit="verdict",
         iterations=24,
         threshold=None,
         simulation=False,

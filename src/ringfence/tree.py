@@ -6,6 +6,7 @@ Pure state without any engine or judge; `search` drives it.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,6 +47,17 @@ class Node:
     def stop(self) -> int:
         """Reply tokens up to and including this node."""
         return self.start + len(self.tokens)
+
+    @property
+    def verdict_value(self) -> float:
+        """Of its own verdict; below every verdict where it has none."""
+        return self.verdict.value if self.verdict else -math.inf
+
+    def below(self) -> Iterator[Node]:
+        """Every node below this one."""
+        for child in self.children or ():
+            yield child
+            yield from child.below()
 
     def path(self) -> list[Node]:
         """Nodes from below the root down to this one."""
