@@ -14,9 +14,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ringfence.budget import Budget
-from ringfence.options import DecoderName, Options
 from ringfence.errors import InputError
 from ringfence.judges import explain
+from ringfence.options import DecoderName, Options
 from ringfence.search_settings import SearchSettings
 
 

@@ -24,7 +24,7 @@ from ringfence.tree_view import DraftTree
 # Beginnings of reviews, as people write them, which the packaged model goes on from badly.
 PROMPTS = (
     "After twenty minutes of this film I",
-    "I wanted to like this film, but the story",
+    "The problem with this movie is that",
     "The food was cold and the waiter",
 )
 DECODERS: tuple[DecoderName, ...] = ("plain", "guarded", "rain")
@@ -34,6 +34,8 @@ DEFAULTS = {
     "temperature": 1.0,
     "top_k": 15,
     "exhausted": "best",
+    # Lower than the principle's own bar, for the sake of time: a small model meets it sooner.
+    "threshold": 0.25,
 }
 
 HONEST = (

@@ -18,7 +18,7 @@ from ringfence.errors import InputError
 from ringfence.rendering import render_text
 from ringfence.tree_view import DraftTree, Row, signed
 
-PROMPT = "The plot of this film is"
+PROMPT = "The food was cold and the waiter"
 DEFAULTS = {**demo.DEFAULTS, "decoder": "guarded", "max_tokens": 36, "stop": ["\n"]}
 
 _WIDTH = 960
@@ -70,7 +70,7 @@ async def picture(place: Workplace, prompt: str) -> str:
         f"{cost.rewinds} rewinds, {cost.drafted} tokens drafted for {cost.committed} committed; "
         "values are the model's own verdicts"
     )
-    return svg(list(tree.rows(breadth=2, depth=2)), title, note)
+    return svg(list(tree.rows(breadth=4, depth=2)), title, note)
 
 
 def svg(rows: Sequence[Row], title: str, note: str) -> str:
