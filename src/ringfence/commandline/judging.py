@@ -50,6 +50,7 @@ async def admitted(place: Workplace, *, force: bool) -> None:
             ) from None
         say(f"principle {name}: served unmeasured, as forced")
         return
+    say(f"principle {name}: measuring its judge, unless that was done before …")
     report = await check_judge_once(place.judge, place.principle, place.engine.card, items)
     if report.at_chance and force:
         say(f"warning: {report.refusal()}")
