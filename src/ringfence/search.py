@@ -178,11 +178,13 @@ class TreeSearch:
             for leaf in chosen:
                 for node in leaf.path():
                     node.pending -= 1
+        # Coming back to a reply that has ended is a visit, and neither a new verdict nor a rewind.
+        new = {leaf.id for leaf in chosen if leaf.verdict is None}
         for judged in await self._judge(chosen):
             yield judged
             leaf = next(node for node in chosen if node.id == judged.node)
             self._back_up(leaf, judged)
-            if judged.value < self.threshold:
+            if judged.value < self.threshold and leaf.id in new:
                 self._meter.rewound()
                 dropped = tuple(token for node in leaf.path() for token in node.tokens)
                 yield Rewound(kept=self.root.stop, dropped=dropped, value=judged.value)
