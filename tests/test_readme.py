@@ -70,7 +70,8 @@ def test_a_client_talks_to_the_server_as_printed():
 
 
 def test_every_command_of_the_readme_exists():
-    lines = re.findall(r"^ringfence [a-z ]+", README, re.MULTILINE)
+    shell = "\n".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL))
+    lines = re.findall(r"^ringfence [a-z]+(?: [a-z]+)?", shell, re.MULTILINE)
     assert len(lines) >= 6
     for line in lines:
         words = [word for word in line.split()[1:] if not word.startswith("-")]
