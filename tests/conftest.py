@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,10 @@ from ringfence.engine import Engine, ScriptedEngine, Tokens
 from ringfence.engines import open_engine
 from ringfence.engines.embedded import EmbeddedEngine
 from ringfence.vocabulary import CHATML, Vocabulary
+
+# A job that a script starts in the background ignores Ctrl-C, and so would every command that a test
+# starts from there, which is not what the tests of Ctrl-C are about.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ENGINES = [
     pytest.param("scripted_subject"),
