@@ -155,27 +155,34 @@ def _difference(
     ]
     found = paired_bootstrap_difference(means[0], means[1], seed=0)
     return {
-        "points": 100 * found.difference,
+        "points": 100 * found.estimate,
         "low": 100 * found.low,
         "high": 100 * found.high,
     }
 
 
+def _distinct_within(records: list[dict[str, Any]]) -> float:
+    """Mean distinct-2 of single replies; those of fewer than two words repeat nothing."""
+    texts = [record["text"] for record in records]
+    shares = [distinct_n([text], 2) if len(text.split()) > 1 else 1.0 for text in texts]
+    return sum(shares) / len(shares)
+
+
 def _row(records: list[dict[str, Any]]) -> dict[str, Any]:
     n = len(records)
     positive = int(sum(map(_positive, records)))
-    low, high = wilson(positive, n)
+    interval = wilson(positive, n)
     tokens = sum(record["tokens"] for record in records)
     costs = [record["cost"] for record in records]
     return {
         "n": n,
         "positive": 100 * positive / n,
-        "low": 100 * low,
-        "high": 100 * high,
+        "low": 100 * interval.low,
+        "high": 100 * interval.high,
         "compound": sum(record["compound"] for record in records) / n,
         "judge_value": sum(record["value"] or 0 for record in records) / n,
         "distinct_2": distinct_n([record["text"] for record in records], 2),
-        "distinct_2_within": sum(distinct_n([record["text"]], 2) for record in records) / n,
+        "distinct_2_within": _distinct_within(records),
         "perplexity": 2.718281828459045 ** (-sum(r["logprob"] for r in records) / max(1, tokens)),
         "tokens": tokens / n,
         "processed_per_token": sum(cost["fed"] for cost in costs) / max(1, tokens),

@@ -18,8 +18,8 @@ from ringfence.engines import open_engine
 from ringfence.engines.embedded import EmbeddedEngine
 from ringfence.vocabulary import CHATML, Vocabulary
 
-# A job that a script starts in the background ignores Ctrl-C, and so would every command that a test
-# starts from there, which is not what the tests of Ctrl-C are about.
+# A job that a script starts in the background ignores Ctrl-C, and so would every command that a
+# test starts from there, which is not what the tests of Ctrl-C are about.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ENGINES = [
