@@ -41,7 +41,7 @@ class HashedNgrams:
     """
 
     dimension = 384
-    # Agreement with MiniLM at 0.95 on real drafts; measured by benchmarks/similarity.py.
+    # Not calibrated against MiniLM yet; near-identical wording is above it.
     similar = 0.80
 
     def embed(self, texts: Sequence[str]) -> Vectors:
