@@ -45,3 +45,11 @@ async def test_a_sampled_draft_of_one_token_is_never_empty_unless_finished(embed
     prefix = embedded.card.tokenizer.encode(EMOJI)
     drafts = await embedded.draft(prefix, 4, 1, Sampling(temperature=0.3, seed=1))
     assert all(draft.tokens or draft.finished for draft in drafts)
+
+
+async def test_a_stop_string_that_comes_first_leaves_an_empty_draft(embedded):
+    tokenizer = embedded.card.tokenizer
+    prefix = tokenizer.encode("1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")
+    [draft] = await embedded.draft(prefix, 1, 8, Sampling(temperature=0, stop=(",",)))
+    assert draft.tokens == ()
+    assert not draft.finished

@@ -88,8 +88,12 @@ def _read_choice(
 ) -> Choice:
     logprobs = choice.get("logprobs")
     text = str(choice.get("text") or "")
-    if not logprobs and text.endswith("\N{REPLACEMENT CHARACTER}"):
-        logprobs = {"content": []}  # llama.cpp, and the only character is not complete
+    incomplete = text.endswith("\N{REPLACEMENT CHARACTER}")
+    stopped_at_once = not text and choice.get("finish_reason") == "stop"
+    if not logprobs and (incomplete or stopped_at_once):
+        # llama.cpp lists nothing where the only character is not complete, and where a stop string
+        # comes first; an end-of-sequence token it would list.
+        logprobs = {"content": []}
     if not logprobs:
         raise EngineError(
             f"{where} returned no logprobs, which drafts and judges need. Start the server with "
