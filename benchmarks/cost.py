@@ -104,6 +104,8 @@ async def alone(args: argparse.Namespace, engine: Engine, judge: Judge) -> dict[
     ratios: dict[str, list[float]] = {}
     await plain(engine, prompt, args.tokens, 0)
     for mood, value in (("content", 1.0), ("discontent", -1.0)):
+        if mood == "discontent" and args.content_only:
+            continue
         fixed = Fixed(judge, value)
         for seed in range(args.repeats if mood == "content" else 1):
             for name, arm in arms(args.tokens).items():
@@ -180,6 +182,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=40)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--concurrency", type=int, default=16)
+    parser.add_argument("--content-only", action="store_true", help="leave out the worst case")
     parser.add_argument("--json", help="write the figures here, too")
     args = parser.parse_args()
     found = asyncio.run(run(args))
