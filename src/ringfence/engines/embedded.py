@@ -199,7 +199,7 @@ class EmbeddedEngine:
 
 # How often a thread of llama.cpp looks for the others before it sleeps. OpenMP's own default spins
 # for milliseconds, which starves every other process on the machine, and itself: four servers on
-# two busy cores were 30 times slower with it.
+# two busy cores were very slow with it.
 _SPINS = "2000"
 
 

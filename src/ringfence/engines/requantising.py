@@ -1,7 +1,7 @@
 """Q4_1 weights rewritten as Q8_0, once, in the user's cache. Knows nothing of engines.
 
 llama.cpp multiplies batches by Q4_1 without its fast kernels on x86; the same weights as Q8_0
-process prompts and batches 1.5 times as fast. Nothing is lost: 8 bits hold what 4 did.
+process prompts and batches 1.5 times as fast. The rounding to 8 bits is fine.
 """
 
 from __future__ import annotations
