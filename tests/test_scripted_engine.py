@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 from fakes import END, PROMPT, VOCABULARY, ids, noise, random_script, says, scripted, text_of
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ringfence.engine import Engine, Sampling, ScriptedEngine
@@ -122,10 +122,12 @@ async def test_a_very_low_temperature_is_all_but_greedy(temperature):
     st.text(alphabet="ab€.", min_size=1, max_size=12),
     st.lists(st.text(alphabet="ab€.", min_size=1, max_size=3), min_size=1, max_size=3),
 )
-async def test_a_draft_ends_before_the_first_stop_string(text, stops):
+@example(text="a€a", stops=["€", "a€a"])
+async def test_a_draft_ends_before_the_stop_string_that_is_complete_first(text, stops):
     [draft] = await scripted(says(text)).draft(PROMPT.tokens, 1, 99, Sampling(stop=tuple(stops)))
-    places = [text.find(stop) for stop in stops if stop in text]
-    assert text_of(draft.tokens) == (text[: min(places)] if places else text)
+    # (end, start): a model writes from left to right and is stopped as soon as one is complete.
+    places = [(text.find(stop) + len(stop), text.find(stop)) for stop in stops if stop in text]
+    assert text_of(draft.tokens) == (text[: min(places)[1]] if places else text)
     assert draft.finished == (not places)
     assert len(draft.logprobs) == len(draft.tokens)
 

@@ -24,7 +24,8 @@ class Sampling:
         top_p: keep the smallest set of tokens whose mass reaches top_p, in (0, 1].
         seed: drafts of one call differ from each other, two equal calls do not (where the engine
             promises that; see `EngineCard.deterministic`). None draws a fresh seed.
-        stop: strings before which a draft ends; the string itself is not part of the draft.
+        stop: strings before which a draft ends, as soon as one is complete; the string itself is
+            not part of the draft.
         alternatives: how many most likely tokens to report beside each drafted token.
     """
 
