@@ -24,7 +24,8 @@ from ringfence.engine import Engine
 from ringfence.engines import open_engine
 from ringfence.errors import RingfenceError
 from ringfence.judge_check import JudgedItem, JudgeReport, check_judge, packaged_items
-from ringfence.judges import Principle, SelfJudge, packaged_principles
+from ringfence.judges import SelfJudge
+from ringfence.principle import Principle, packaged_principles
 
 HEADER = (
     "| principle | items | AUROC (95 %) | accuracy at threshold | at 0 | TPR at 1 % FPR"

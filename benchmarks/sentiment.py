@@ -17,6 +17,7 @@ import random
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,9 +32,13 @@ SAMPLING = {"temperature": 1.0, "top_k": 15, "exhausted": "best"}
 FULL = {"preset": "code"}
 
 
-def arms() -> dict[str, Arm]:
-    """Name → decoder and options."""
+def arms(own: Sequence[str] = ()) -> dict[str, Arm]:
+    """Name → decoder and options; `own` holds more of them as NAME=DECODER:JSON."""
     found: dict[str, Arm] = {"plain": ("plain", {})}
+    for arm in own:
+        name, _, what = arm.partition("=")
+        decoder, _, extra = what.partition(":")
+        found[name] = (decoder, json.loads(extra or "{}"))
     for n in (2, 4, 8, 16, 24, 32, 48):
         found[f"best-of-{n}"] = ("best-of-n", {"n": n})
     found["rejection"] = ("rejection", {})
@@ -69,12 +74,12 @@ async def run(args: argparse.Namespace) -> None:
         if (arm, row, seed) not in done
     ]
     started, finished = time.monotonic(), 0
-    queue = iter(jobs)
+    queue, known = iter(jobs), arms(args.arm)
 
     async def work() -> None:
         nonlocal finished
         for arm, row, seed in queue:
-            decoder, extra = arms()[arm]
+            decoder, extra = known[arm]
             options = Options(
                 max_tokens=args.tokens,
                 seed=random.Random(f"{seed}/{row}").getrandbits(31),
@@ -217,6 +222,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--prefixes", required=True, help="JSONL with a field `prefix`")
     parser.add_argument("--arms", default="plain,best-of-8,rejection,rain-fast,guarded")
+    parser.add_argument(
+        "--arm", action="append", default=[], help="one more: NAME=DECODER:JSON of its options"
+    )
     parser.add_argument("--principle", default="positive")
     parser.add_argument("--engine", default="embedded")
     parser.add_argument("--threads", type=int, help="of the embedded engine")

@@ -56,7 +56,8 @@ class Found:
 async def serve(principles: Sequence[str], concurrency: int) -> None:
     """The server process: as `ringfence serve`, on a free port."""
     from ringfence.engines import open_engine
-    from ringfence.judges import Judge, Principle, SelfJudge
+    from ringfence.judges import Judge, SelfJudge
+    from ringfence.principle import Principle
     from ringfence.server import ServerSettings, create_app
     from ringfence.server import serve as listen
 

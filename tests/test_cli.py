@@ -27,8 +27,8 @@ from ringfence.commandline.escaping import one_line, printable
 from ringfence.commandline.flags import Flags
 from ringfence.engine import Engine
 from ringfence.errors import EngineError
-from ringfence.judges import Principle
 from ringfence.options import DecoderName
+from ringfence.principle import Principle
 from ringfence.search_settings import PRESETS
 
 HERE = Path(__file__).parent

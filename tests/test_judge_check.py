@@ -20,7 +20,8 @@ from ringfence.judge_check import (
     load_items,
     packaged_items,
 )
-from ringfence.judges import Principle, SelfJudge, Verdict, packaged_principles
+from ringfence.judges import SelfJudge, Verdict
+from ringfence.principle import Principle, packaged_principles
 from ringfence.rendering import Rendering
 
 CARD = scripted(lambda _: {1: 1.0}).card

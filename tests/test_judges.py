@@ -12,7 +12,8 @@ from fakes import END, VOCABULARY, scripted, text_of
 from ringfence.engine import EngineCard, Scores, ScriptedEngine, Tokens
 from ringfence.engines.embedded import EmbeddedEngine
 from ringfence.errors import InputError, JudgeError
-from ringfence.judges import Principle, SelfJudge, packaged_principles
+from ringfence.judges import SelfJudge
+from ringfence.principle import Principle, packaged_principles
 from ringfence.rendering import render, render_text
 from ringfence.rings import Conversation
 

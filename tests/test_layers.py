@@ -16,7 +16,16 @@ SOURCE = Path(__file__).parent.parent / "src" / "ringfence"
 # the modules of a package (engines, server, commandline) may import each other.
 ROWS = [
     ("errors",),
-    ("engine", "concurrency", "rings", "gguf_metadata", "tokenizer_json", "search_settings"),
+    ("resolution", "yaml_files"),
+    (
+        "engine",
+        "concurrency",
+        "rings",
+        "gguf_metadata",
+        "tokenizer_json",
+        "search_settings",
+        "principle",
+    ),
     ("events", "vocabulary"),
     ("rendering", "statistics", "embedding"),
     ("judges", "engines"),

@@ -61,7 +61,7 @@ def test_an_unknown_preset_or_role_names_the_known_ones():
 @pytest.mark.parametrize(
     ("rings", "roles", "why"),
     [
-        (["a"], {}, "two or more"),
+        (["a"], {}, "2 to 12"),
         (["a", "a"], {}, "different names"),
         (["a", "b"], {"user": "c"}, "'user' sits in ring 'c'"),
     ],

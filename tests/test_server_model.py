@@ -15,7 +15,8 @@ import pytest
 from server_parts import Running, serving, until, user
 
 from ringfence.engines import open_engine
-from ringfence.judges import Principle, SelfJudge
+from ringfence.judges import SelfJudge
+from ringfence.principle import Principle
 
 pytestmark = pytest.mark.model
 T = TypeVar("T")

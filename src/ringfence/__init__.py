@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from ringfence.errors import RingfenceError as RingfenceError
     from ringfence.events import Reply as Reply
     from ringfence.judges import Judge as Judge
-    from ringfence.judges import Principle as Principle
     from ringfence.judges import SelfJudge as SelfJudge
+    from ringfence.principle import Principle as Principle
     from ringfence.rendering import Rendering as Rendering
     from ringfence.rendering import render as render
     from ringfence.rendering import render_text as render_text
@@ -39,7 +39,7 @@ _HOMES = {
     "Message": "rings",
     "Options": "decoding",
     "Policy": "rings",
-    "Principle": "judges",
+    "Principle": "principle",
     "Rendering": "rendering",
     "Reply": "events",
     "Ring": "rings",

@@ -15,9 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ringfence.budget import Budget
 from ringfence.errors import InputError
-from ringfence.judges import explain
 from ringfence.options import DecoderName, Options
 from ringfence.search_settings import SearchSettings
+from ringfence.yaml_files import explain
 
 
 class Settings(BaseModel):

@@ -21,7 +21,8 @@ from typing import Any, Self
 from ringfence.concurrency import together
 from ringfence.engine import EngineCard
 from ringfence.errors import InputError, JudgeError, RenderingError
-from ringfence.judges import Judge, Principle, Verdict
+from ringfence.judges import Judge, Verdict
+from ringfence.principle import Principle
 from ringfence.rendering import Rendering, render, render_text
 from ringfence.rings import Conversation
 from ringfence.statistics import (

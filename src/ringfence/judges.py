@@ -10,16 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib import resources
-from pathlib import Path
-from typing import Any, Literal, Protocol, Self
-
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from typing import Any, Protocol
 
 from ringfence.concurrency import together
 from ringfence.engine import Engine, Sampling, Scores, Tokens
-from ringfence.errors import InputError, JudgeError
+from ringfence.errors import JudgeError
+from ringfence.principle import Principle, letter
 from ringfence.rendering import Rendering, render, transcript
 from ringfence.rings import Conversation
 
@@ -67,199 +63,10 @@ class Judge(Protocol):
         ...
 
 
-class Option(BaseModel):
-    """One possible answer of a judge.
-
-    Attributes:
-        label: the word that stands for it, or its text when the principle is lettered.
-        value: what the answer means, in [-1, 1].
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    label: str = Field(min_length=1)
-    value: float = Field(ge=-1, le=1)
-
-
-class Example(BaseModel):
-    """A judged example that stands before the question."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    shown: str
-    answer: str
-
-
 # Fewer tokens of fixed text than this are not worth a request of their own.
 _WORTH_WARMING = 32
 # Log-probabilities in a baseline are at least this, so that no difference is undefined.
 _LEAST = -100.0
-
-
-class Principle(BaseModel):
-    """What a judge looks for, and how it asks. The schema of a principle file.
-
-    Attributes:
-        name: what people call it.
-        summary: one sentence: what a value of 1 means.
-        shows: what stands for `{shown}` in the question: `reply` (after a raw text prompt, the text
-            it continues as well), `conversation` (with the reply last), or `rings` (the same with
-            the ring of every message).
-        form: `continuation` puts everything into one text and reads the next token; `chat` asks
-            through the model's chat template.
-        instruction: stands first (chat: as the system message), so that it stays cached.
-        question: must contain `{shown}`; a lettered principle also `{options}`.
-        answer: the words right before the label.
-        options: two or more answers.
-        letters: options are listed as (A), (B), … and the letter is the label.
-        swap: ask again with the options in reverse order and average; needs letters.
-        votes: `soft` (the expected value under the label probabilities) or `hard` (the value of
-            the most likely label).
-        neutral: texts that deserve no option more than another, such as `N/A`. The label
-            probabilities that they get on average (geometric mean) are divided out (contextual
-            calibration, arXiv 2102.09690).
-        sharpness: what the log-probabilities are multiplied by, after that: above 1 where a small
-            model is right but timid. Moves values away from 0, and leaves their order and the
-            sides of 0 with two options.
-        threshold: drafts of at least this value are acceptable.
-        examples: judged examples.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
-    summary: str
-    shows: Literal["reply", "conversation", "rings"]
-    form: Literal["continuation", "chat"] = "chat"
-    instruction: str = ""
-    question: str
-    answer: str = ""
-    options: tuple[Option, ...] = Field(min_length=2, max_length=8)
-    letters: bool = False
-    swap: bool = False
-    votes: Literal["soft", "hard"] = "soft"
-    neutral: tuple[str, ...] = ()
-    sharpness: float = Field(default=1.0, gt=0, le=100)
-    threshold: float = Field(default=0.5, ge=-1, le=1)
-    examples: tuple[Example, ...] = ()
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if "{shown}" not in self.question:
-            raise ValueError("question: must contain {shown}, where the draft is put")
-        if self.letters != ("{options}" in self.question):
-            raise ValueError("question: must contain {options} exactly if letters is true")
-        if self.swap and not self.letters:
-            raise ValueError("swap: swapping needs letters: true")
-        labels = [option.label for option in self.options]
-        if len(set(labels)) != len(labels):
-            raise ValueError("options: two options have the same label")
-        for example in self.examples:
-            if example.answer not in labels:
-                raise ValueError(f"examples: answer {example.answer!r} is not one of {labels}")
-        return self
-
-    @classmethod
-    def load(cls, name_or_path: str) -> Principle:
-        """A packaged principle by name, or any YAML file by path.
-
-        Raises:
-            InputError: no such principle, or a broken file; names file, field and the fix.
-        """
-        if name_or_path in packaged_principles():
-            file = resources.files("ringfence") / "principles" / f"{name_or_path}.yaml"
-            return cls._parse(file.read_text("utf-8"), f"{name_or_path}.yaml")
-        path = Path(name_or_path)
-        if not path.is_file():
-            raise InputError(
-                f"no principle {name_or_path!r}. Packaged: {', '.join(packaged_principles())}; "
-                "or give the path of a YAML file."
-            )
-        try:
-            return cls._parse(path.read_text("utf-8"), str(path))
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: cannot be read as UTF-8 text: {error}") from error
-
-    @classmethod
-    def _parse(cls, source: str, where: str) -> Principle:
-        try:
-            data = yaml.load(source, _Plain)
-        except yaml.YAMLError as error:
-            raise InputError(f"{where}: not valid YAML: {error}") from error
-        if not isinstance(data, dict):
-            raise InputError(
-                f"{where}: must be a mapping of fields such as name, question, options"
-            )
-        try:
-            return cls.model_validate(data)
-        except ValidationError as error:
-            raise InputError(f"{where}: {explain(error)}") from None
-
-    def asked(self, order: Sequence[int]) -> tuple[str, str]:
-        """The text before and after what is shown, with the options in the given order.
-
-        Examples stand in the first part. In the chat form the instruction is not included.
-        """
-        listed = "\n".join(
-            f"({_letter(place)}) {self.options[index].label}" for place, index in enumerate(order)
-        )
-        question = self.question.replace("{options}", listed)
-        before, after = question.split("{shown}", 1)
-        labels = [option.label for option in self.options]
-        shots = "".join(
-            f"{before}{example.shown}{after}{self.answer}{' ' if self.spaced else ''}"
-            f"{self._label(labels.index(example.answer), order)}\n\n"
-            for example in self.examples
-        )
-        return shots + before, after
-
-    @property
-    def spaced(self) -> bool:
-        """Whether the label follows the words before it after a space."""
-        words = self.answer
-        if self.form == "continuation" and not words:
-            words = self.question.split("{shown}", 1)[1]
-        return bool(words) and not words[-1].isspace() and words[-1] not in "([\"'"
-
-    def fixed(self, order: Sequence[int] | None = None) -> str:
-        """The text that stands first in every question of the continuation form."""
-        before, _ = self.asked(order or range(len(self.options)))
-        return f"{self.instruction}\n\n{before}" if self.instruction else before
-
-    def _label(self, option: int, order: Sequence[int]) -> str:
-        if self.letters:
-            return _letter(list(order).index(option)) + (")" if self.answer.endswith("(") else "")
-        return self.options[option].label
-
-
-class _Plain(yaml.SafeLoader):
-    """Plain data only, as `yaml.safe_load`, and no field twice: YAML would take the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for place, key in enumerate(keys):
-            if key in keys[:place]:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"{key!r} stands here twice", node.value[place][0].start_mark
-                )
-        return super().construct_mapping(node, deep)
-
-
-def packaged_principles() -> list[str]:
-    """Names of the principles that ship."""
-    folder = resources.files("ringfence") / "principles"
-    return sorted(file.name[:-5] for file in folder.iterdir() if file.name.endswith(".yaml"))
-
-
-def explain(error: ValidationError) -> str:
-    """What pydantic found wrong: every field with what it wants, in one line."""
-    parts = []
-    for item in error.errors():
-        where = ".".join(str(step) for step in item["loc"])
-        hint = " (no such field; check the spelling)" if item["type"] == "extra_forbidden" else ""
-        message = item["msg"].removeprefix("Value error, ")
-        parts.append(f"{where}: {message}{hint}" if where else message)
-    return "; ".join(parts)
 
 
 class SelfJudge:
@@ -401,7 +208,7 @@ def _label_tokens(engine: Engine, principle: Principle) -> tuple[Tokens, ...]:
     """
     encode = engine.card.tokenizer.encode
     words = (
-        [_letter(place) for place in range(len(principle.options))]
+        [letter(place) for place in range(len(principle.options))]
         if principle.letters
         else [option.label for option in principle.options]
     )
@@ -424,10 +231,6 @@ def _on_one_line(text: str) -> str:
 
 def _indented(text: str) -> str:
     return "\n  ".join(text.splitlines())
-
-
-def _letter(place: int) -> str:
-    return chr(ord("A") + place)
 
 
 def _logsumexp(values: Sequence[float]) -> float:

@@ -7,73 +7,122 @@ system: a smaller number overrules a larger one. The order is that of *The Instr
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 from ringfence.errors import InputError
+from ringfence.resolution import Instruction as Instruction
+from ringfence.resolution import Resolution as Resolution
+from ringfence.resolution import Resolver
+from ringfence.resolution import Ring as Ring
+from ringfence.resolution import Ruling as Ruling
 
-
-@dataclass(frozen=True, slots=True, order=True)
-class Ring:
-    """A privilege. `level` 0 is the highest; rings are ordered by it."""
-
-    level: int
-    name: str
-
-    def overrules(self, other: Ring) -> bool:
-        """Whether an instruction of this ring wins against a conflicting one of `other`."""
-        return self.level < other.level
+_MOST_RINGS = 12
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The order of rings and which role sits in which ring.
+    """The order of rings, which role sits in which, and what else decides between instructions.
 
     Attributes:
         name: what people call the policy.
-        rings: highest privilege first; levels are their positions.
+        rings: highest privilege first, 2 to 12; levels are their positions.
         roles: role → name of its ring.
+        supersession: of two conflicting instructions of one authority the later one holds;
+            otherwise the earlier one.
+        delegation: an instruction may lend its authority to quoted text or to a lower ring.
+        silent: names of rings without authority of their own: what stands there is information,
+            unless somebody delegates to it.
 
     Raises:
-        InputError: fewer than two rings, a ring named twice, or a role in an unknown ring.
+        InputError: too few or too many rings, a ring named twice, a role or a silent ring that
+            does not exist, or no ring with authority.
     """
 
     name: str
     rings: tuple[Ring, ...]
     roles: Mapping[str, str]
+    supersession: bool = True
+    delegation: bool = True
+    silent: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        """Check that every role has a ring and levels are positions."""
+        """Check that names match and levels are positions."""
         names = [ring.name for ring in self.rings]
-        if len(names) < 2 or len(set(names)) != len(names):
-            raise InputError(f"policy {self.name}: needs two or more rings of different names")
+        listed = f"Rings: {', '.join(names)}."
+        if not 2 <= len(names) <= _MOST_RINGS or len(set(names)) != len(names):
+            raise InputError(
+                f"policy {self.name}: rings: needs 2 to {_MOST_RINGS} rings of different names"
+            )
         if [ring.level for ring in self.rings] != list(range(len(names))):
-            raise InputError(f"policy {self.name}: ring levels must count up from 0")
+            raise InputError(f"policy {self.name}: rings: levels must count up from 0")
         for role, ring in self.roles.items():
             if ring not in names:
                 raise InputError(
-                    f"policy {self.name}: role {role!r} sits in ring {ring!r}, which does not "
-                    f"exist. Rings: {', '.join(names)}."
+                    f"policy {self.name}: roles: {role!r} sits in ring {ring!r}, which does not "
+                    f"exist. {listed}"
                 )
+        for ring in sorted(self.silent - set(names)):
+            raise InputError(f"policy {self.name}: silent: no ring {ring!r}. {listed}")
+        if self.silent == set(names):
+            raise InputError(f"policy {self.name}: silent: one ring must have authority")
         object.__setattr__(self, "roles", MappingProxyType(dict(self.roles)))
 
     @classmethod
-    def of(cls, name: str, rings: Sequence[str], roles: Mapping[str, str]) -> Policy:
+    def of(
+        cls,
+        name: str,
+        rings: Sequence[str],
+        roles: Mapping[str, str],
+        *,
+        supersession: bool = True,
+        delegation: bool = True,
+        silent: Iterable[str] = (),
+    ) -> Policy:
         """A policy from ring names, highest privilege first."""
-        return cls(name, tuple(Ring(level, ring) for level, ring in enumerate(rings)), roles)
+        return cls(
+            name,
+            tuple(Ring(level, ring) for level, ring in enumerate(rings)),
+            roles,
+            supersession,
+            delegation,
+            frozenset(silent),
+        )
 
     @classmethod
     def preset(cls, name: str) -> Policy:
-        """One of the policies that ship.
+        """One of the policies that ship; `tiers(n)` with a number, such as `tiers(5)`.
 
         Raises:
             InputError: there is no preset of that name.
         """
+        if match := re.fullmatch(r"tiers\(([0-9]{1,3})\)", name):
+            return cls.tiers(int(match[1]))
         if name not in PRESETS:
-            raise InputError(f"unknown policy {name!r}. Presets: {', '.join(sorted(PRESETS))}.")
+            raise InputError(
+                f"unknown policy {name!r}. Presets: {', '.join(sorted(PRESETS))}, tiers(N)."
+            )
         return PRESETS[name]
+
+    @classmethod
+    def tiers(cls, count: int) -> Policy:
+        """`count` nameless rings, for long hierarchies.
+
+        Chat roles do not go so far: the system role sits in tier 0, the user in tier 1, and what
+        the assistant and tools say in the last one. Messages of other tiers get their ring by
+        `Conversation.of(…, rings=…)`.
+
+        Raises:
+            InputError: fewer than 2 or more than 12.
+        """
+        if not 2 <= count <= _MOST_RINGS:
+            raise InputError(f"tiers({count}): a policy has 2 to {_MOST_RINGS} rings")
+        last = f"tier {count - 1}"
+        roles = {"system": "tier 0", "user": "tier 1", "assistant": last, "tool": last}
+        return cls.of(f"tiers({count})", [f"tier {level}" for level in range(count)], roles)
 
     def ring_of(self, role: str) -> Ring:
         """The ring a role sits in.
@@ -86,8 +135,35 @@ class Policy:
                 f"unknown role {role!r} under policy {self.name!r}. "
                 f"Roles: {', '.join(sorted(self.roles))}."
             )
-        wanted = self.roles[role]
-        return next(ring for ring in self.rings if ring.name == wanted)
+        return self.ring(self.roles[role])
+
+    def ring(self, name: str) -> Ring:
+        """A ring by its name.
+
+        Raises:
+            InputError: the policy has no such ring.
+        """
+        for ring in self.rings:
+            if ring.name == name:
+                return ring
+        raise InputError(
+            f"policy {self.name}: no ring {name!r}. "
+            f"Rings: {', '.join(ring.name for ring in self.rings)}."
+        )
+
+    def resolve(self, instructions: Sequence[Instruction]) -> Resolution:
+        """Which instructions hold, which are void, and why. Oldest first.
+
+        The higher authority holds; between equals supersession decides. An instruction has the
+        authority of its ring; in a silent ring or in quoted text it has none. One that is delegated
+        to speaks in the ring of whoever delegates, if that one holds, and never against words that
+        somebody of that ring wrote.
+
+        Raises:
+            InputError: two instructions of one id, a ring of another policy, or a delegation by an
+                instruction that is not there.
+        """
+        return Resolver(self, instructions).resolution()
 
 
 PRESETS: Mapping[str, Policy] = MappingProxyType(
@@ -103,11 +179,13 @@ PRESETS: Mapping[str, Policy] = MappingProxyType(
                 "assistant": "assistant",
                 "tool": "tool",
             },
+            silent=("tool",),
         ),
         "harmony": Policy.of(
             "harmony",
             ("system", "developer", "user", "assistant", "tool"),
             {role: role for role in ("system", "developer", "user", "assistant", "tool")},
+            silent=("tool",),
         ),
         # Root is the model maker's own; no message of a conversation speaks for it. What the
         # assistant said and what tools return have no authority of their own.
@@ -121,6 +199,7 @@ PRESETS: Mapping[str, Policy] = MappingProxyType(
                 "assistant": "no authority",
                 "tool": "no authority",
             },
+            silent=("no authority",),
         ),
     }
 )
@@ -161,12 +240,21 @@ class Conversation:
 
     @classmethod
     def of(
-        cls, messages: Iterable[Mapping[str, Any]], policy: Policy | str = "harmony"
+        cls,
+        messages: Iterable[Mapping[str, Any]],
+        policy: Policy | str = "harmony",
+        rings: Sequence[str] | None = None,
     ) -> Conversation:
         """From chat API messages: `role`, `content`, and optionally `name` or `source`.
 
         Content may be a string or a list of `{"type": "text", "text": …}` parts, as in the OpenAI
         API.
+
+        Args:
+            messages: oldest first.
+            policy: or the name of a preset.
+            rings: the name of each message's ring, where the role does not say it. Never take these
+                from whoever wrote the messages.
 
         Raises:
             InputError: a role the policy does not know, or content that is not text; the message
@@ -174,12 +262,19 @@ class Conversation:
         """
         if isinstance(policy, str):
             policy = Policy.preset(policy)
+        items = list(messages)
+        if rings is not None and len(rings) != len(items):
+            raise InputError(f"rings: {len(rings)} names for {len(items)} messages")
         return cls(
-            tuple(_message(index, item, policy) for index, item in enumerate(messages)), policy
+            tuple(
+                _message(index, item, policy, rings[index] if rings else None)
+                for index, item in enumerate(items)
+            ),
+            policy,
         )
 
 
-def _message(index: int, item: Mapping[str, Any], policy: Policy) -> Message:
+def _message(index: int, item: Mapping[str, Any], policy: Policy, ring_name: str | None) -> Message:
     where = f"messages[{index}]"
     if not isinstance(item, Mapping):
         raise InputError(f"{where}: must be an object with role and content")
@@ -187,9 +282,10 @@ def _message(index: int, item: Mapping[str, Any], policy: Policy) -> Message:
     if not isinstance(role, str):
         raise InputError(f"{where}.role: must be a string, not {type(role).__name__}")
     try:
-        ring = policy.ring_of(role)
+        ring = policy.ring_of(role) if ring_name is None else policy.ring(ring_name)
     except InputError as error:
-        raise InputError(f"{where}.role: {error}") from None
+        field = "role" if ring_name is None else "ring"
+        raise InputError(f"{where}.{field}: {error}") from None
     source = item.get("source") or item.get("name") or ""
     if not isinstance(source, str):
         raise InputError(f"{where}.source: must be a string, not {type(source).__name__}")

@@ -223,12 +223,16 @@ class TreeSearch:
             drafts = [draft for draft in drafts if draft.tokens] or drafts
         for draft in drafts:
             self._attach(node, draft)
-        masses = [math.exp(child.logprob) for child in node.children]
-        total = sum(masses)
-        for child, mass in zip(node.children, masses, strict=True):
-            child.prior = mass / total if total else 1 / len(masses)
+        for child in node.children:
+            child.prior = self._prior(child, node.children)
             events.append(self._drafted(child))
         self._embed(node.children)
+
+    def _prior(self, child: Node, children: Sequence[Node]) -> float:
+        total = sum(math.exp(sibling.logprob) for sibling in children)
+        if self.settings.priors == "equal" or not total:
+            return 1 / len(children)
+        return math.exp(child.logprob) / total
 
     async def _most_likely(self, node: Node) -> list[Draft]:
         """Token sets of one token: the most likely next ones, from a single request."""
@@ -295,8 +299,7 @@ class TreeSearch:
             node.saturated = True
             return
         assert node.children is not None
-        total = sum(math.exp(sibling.logprob) for sibling in node.children)
-        child.prior = math.exp(child.logprob) / total if total else 1 / len(node.children)
+        child.prior = self._prior(child, node.children)
         self._embed([child])
         events.append(self._drafted(child))
 

@@ -19,6 +19,8 @@ class SearchSettings(BaseModel):
         exploration: c of the PUCT term; 0 switches exploration off.
         rescale: values enter selection as (v + 1) / 2, which doubles the weight of exploration.
         unvisited: the value a node counts with before its first visit.
+        priors: of token sets, from their `likelihood` (the paper) or all `equal`: what is drawn
+            from the model comes as often as it is likely already.
         root_uniform: share of the uniform distribution in the priors of the root's children.
         simulation: look ahead to the end of the phrase before judging.
         simulation_length: most tokens to look ahead.
@@ -46,6 +48,7 @@ class SearchSettings(BaseModel):
     exploration: float = Field(default=2.0, ge=0)
     rescale: bool = False
     unvisited: float = Field(default=0.0, ge=-1, le=1)
+    priors: Literal["likelihood", "equal"] = "likelihood"
     root_uniform: float = Field(default=0.25, ge=0, le=1)
     simulation: bool = True
     simulation_length: int = Field(default=16, ge=1)
@@ -78,6 +81,7 @@ PRESETS: dict[str, SearchSettings] = {
         iterations=24,
         threshold=None,
         simulation=False,
+        priors="equal",
         root_uniform=0.0,
     ),
 }

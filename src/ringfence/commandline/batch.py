@@ -22,7 +22,7 @@ from ringfence.decoding import complete
 from ringfence.errors import BudgetError, InputError
 from ringfence.events import Reply
 from ringfence.generation import Ledger, Line, Prompt, generate, manifest, read_prompts
-from ringfence.judges import Principle
+from ringfence.principle import Principle
 
 # Seconds between two lines of progress where no terminal shows a moving one.
 _PAUSE = 5.0

@@ -13,7 +13,8 @@ from ringfence.commandline.judging import admitted
 from ringfence.commandline.workplace import opened
 from ringfence.configuration import Settings
 from ringfence.errors import InputError
-from ringfence.judges import Judge, explain
+from ringfence.judges import Judge
+from ringfence.yaml_files import explain
 
 SNIPPET = """\
     from openai import OpenAI

@@ -14,8 +14,9 @@ from ringfence.engine import Engine
 from ringfence.errors import InputError
 from ringfence.events import Events
 from ringfence.generation import Prompt
-from ringfence.judges import Judge, Principle, SelfJudge
+from ringfence.judges import Judge, SelfJudge
 from ringfence.options import DecoderName
+from ringfence.principle import Principle
 from ringfence.rendering import Rendering, render, render_text
 from ringfence.rings import Conversation
 

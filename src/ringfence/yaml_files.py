@@ -1,0 +1,69 @@
+"""Files of plain data, checked against a schema. Knows nothing of what the data means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from ringfence.errors import InputError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def read(model: type[Model], path: Path) -> Model:
+    """A YAML file as a model.
+
+    Raises:
+        InputError: a file that cannot be read or is broken; names file, field and the fix.
+    """
+    try:
+        source = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as UTF-8 text: {error}") from error
+    return parsed(model, source, str(path))
+
+
+def parsed(model: type[Model], source: str, where: str) -> Model:
+    """YAML text as a model; `where` names it in errors.
+
+    Raises:
+        InputError: broken YAML, or data that the model does not take.
+    """
+    try:
+        data = yaml.load(source, _Plain)
+    except yaml.YAMLError as error:
+        raise InputError(f"{where}: not valid YAML: {error}") from error
+    if not isinstance(data, dict):
+        fields = ", ".join(list(model.model_fields)[:3])
+        raise InputError(f"{where}: must be a mapping of fields such as {fields}")
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise InputError(f"{where}: {explain(error)}") from None
+
+
+def explain(error: ValidationError) -> str:
+    """What pydantic found wrong: every field with what it wants, in one line."""
+    parts = []
+    for item in error.errors():
+        where = ".".join(str(step) for step in item["loc"])
+        hint = " (no such field; check the spelling)" if item["type"] == "extra_forbidden" else ""
+        message = item["msg"].removeprefix("Value error, ")
+        parts.append(f"{where}: {message}{hint}" if where else message)
+    return "; ".join(parts)
+
+
+class _Plain(yaml.SafeLoader):
+    """Plain data only, as `yaml.safe_load`, and no field twice: YAML would take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for place, key in enumerate(keys):
+            if key in keys[:place]:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key!r} stands here twice", node.value[place][0].start_mark
+                )
+        return super().construct_mapping(node, deep)
