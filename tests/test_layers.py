@@ -26,7 +26,7 @@ ROWS = [
         "search_settings",
         "principle",
     ),
-    ("events", "vocabulary"),
+    ("events", "vocabulary", "policy_files"),
     ("rendering", "statistics", "embedding"),
     ("judges", "engines"),
     ("budget", "judge_check", "tree"),
