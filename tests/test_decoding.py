@@ -575,3 +575,42 @@ async def test_many_replies_at_once_do_not_disturb_each_other():
 
 def test_control_tokens_of_the_fakes_are_not_text():
     assert END in VOCABULARY.control.values()
+
+
+@each
+async def test_a_spent_budget_keeps_the_best_so_far_where_so_asked(decoder):
+    reply = await reply_of(
+        random_script(1, end=0),
+        loves(),
+        decoder,
+        max_tokens=60,
+        exhausted="best",
+        segment=10,
+        n=2,
+        budget={"tokens": 40},
+    )
+    assert reply.reason == "length"
+    assert 0 < len(reply.tokens) <= 40
+
+
+async def test_plain_decoding_is_cut_and_not_refused_where_the_budget_is_spent():
+    reply = await reply_of(
+        random_script(1, end=0), None, "plain", max_tokens=60, budget={"tokens": 20}
+    )
+    assert (reply.reason, len(reply.tokens)) == ("length", 20)
+    assert "budget of 20 drafted tokens is spent" in reply.detail
+
+
+async def test_a_cancelled_look_ahead_counts_as_drafted():
+    """Every segment fails, so every look-ahead is dropped: it was work all the same."""
+    events = await events_of(
+        random_script(1, end=0),
+        hates(),
+        "guarded",
+        max_tokens=60,
+        segment=10,
+        widenings=1,
+        search={"iterations": 1, "width": 1, "lengths": (10,)},
+    )
+    shown = sum(len(event.tokens) for event in of(events, Drafted))
+    assert events[-1].cost.drafted == shown + 10

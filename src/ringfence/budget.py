@@ -64,6 +64,8 @@ class Meter:
     ) -> list[Draft]:
         """As `Engine.draft`; near the limit drafts get shorter.
 
+        A draft that is cancelled counts in full: how far it came is not known.
+
         Raises:
             Exhausted: not even one token a draft is left, or the time is up.
         """
@@ -71,10 +73,17 @@ class Meter:
         if length < 1:
             raise Exhausted(f"budget of {self.budget.tokens} drafted tokens is spent")
         self._reserved += count * length
+        cut = False
         try:
             async with self._counted():
                 self._requests += 1
+                cut = True
                 drafts = await self.engine.draft(prefix, count, length, sampling)
+                cut = False
+        except (asyncio.CancelledError, Exhausted):
+            self._drafted += count * length * cut
+            self._fed += count * length * cut
+            raise
         finally:
             self._reserved -= count * length
         self._drafted += sum(len(draft.tokens) for draft in drafts)

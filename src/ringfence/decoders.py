@@ -78,7 +78,10 @@ def _end(draft: Draft, value: float | None) -> Ended:
 
 
 async def plain(task: Task) -> Events:
-    """Sample, in pieces that grow, so that the first words show early and requests stay few."""
+    """Sample, in pieces that grow, so that the first words show early and requests stay few.
+
+    A spent budget cuts the reply as `max_tokens` does: nobody has found anything wrong with it.
+    """
     reply: Tokens = ()
     node, length = 0, 8
     try:
@@ -93,7 +96,9 @@ async def plain(task: Task) -> Events:
                 yield _end(draft, None)
                 return
     except Exhausted as limit:
-        raise Refused(None, str(limit)) from None
+        if not reply or task.options.exhausted == "error":
+            raise Refused(None, str(limit)) from None
+        yield Ended(reason="length", value=None, detail=str(limit), cost=Cost())
 
 
 async def best_of_n(task: Task) -> Events:

@@ -104,12 +104,14 @@ async def _shown(events: Events, task: Task) -> Events:
     value: float | None = None
     held: float | None = None
     detail = ""
+    committed = False
     try:
         async for event in events:
             if isinstance(event, Ended):
-                reason, value = event.reason, event.value
+                reason, value, detail = event.reason, event.value, event.detail
                 break
             if isinstance(event, Committed):
+                committed = True
                 event = replace(event, text=stream.push(event.tokens))
                 held = event.value
                 value = event.value if event.value is not None else value
@@ -120,7 +122,10 @@ async def _shown(events: Events, task: Task) -> Events:
                 continue
             yield event
     except Refused as refused:
-        reason, value, detail = "refused", refused.value, str(refused)
+        # What stands is the best there is, and where that was asked for, it is enough.
+        cut = committed and task.options.exhausted == "best"
+        reason, detail = "length" if cut else "refused", str(refused)
+        value = held if cut else refused.value
         if task.options.exhausted == "error":
             raise BudgetError(f"no acceptable reply within the budget: {detail}") from None
     # A stop string may leave a draft in flight, and whoever reads the last event may read no more.
