@@ -26,7 +26,7 @@ ROWS = [
         "search_settings",
         "principle",
     ),
-    ("events", "vocabulary", "policy_files"),
+    ("events", "vocabulary", "policy_files", "phrasing"),
     ("rendering", "statistics", "embedding"),
     ("judges", "engines"),
     ("budget", "judge_check", "tree"),
