@@ -1,0 +1,203 @@
+"""Constraints on replies, drawn from families of exclusive variants; see data/constraints.yaml.
+
+Knows nothing of rings: which of several constraints holds is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from ringfence.synthesis.case import Split
+from ringfence.synthesis.catalogue import DATA
+from ringfence.synthesis.draw import Draw
+from ringfence.yaml_files import read
+
+Json = dict[str, Any]
+
+
+class Variant(BaseModel):
+    """One thing to want of a family; what it leaves out it takes from the family."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    v: str = ""
+    v2: str = ""
+    n: int = 0
+    code: str = ""
+    look: str = ""
+    texts: tuple[str, ...] = ()
+    write: str = ""
+    grader: Mapping[str, Any] = {}
+    marked: bool = False
+
+
+class Family(BaseModel):
+    """Exclusive variants of one constraint; the fields are explained in the data."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    split: Literal["train", "eval"]
+    about: str
+    touches: frozenset[str]
+    stage: int
+    texts: tuple[str, ...]
+    write: str = ""
+    grader: Mapping[str, Any] = {}
+    marked: bool = False
+    apart: bool = False
+    variants: dict[str, Variant | str]
+
+    def variant(self, name: str) -> Variant:
+        """One variant, with what the family says for all of them."""
+        own = self.variants[name]
+        if isinstance(own, str):
+            own = Variant(v=own)
+        return own.model_copy(
+            update={
+                "texts": own.texts or self.texts,
+                "write": own.write or self.write,
+                "grader": own.grader or self.grader,
+                "marked": own.marked or self.marked,
+            }
+        )
+
+
+class Families(BaseModel):
+    """constraints.yaml."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    families: dict[str, Family]
+    fillers: dict[str, tuple[str, ...]]
+    languages: dict[str, str]
+    lines: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constraint:
+    """Something an instruction may want of a reply.
+
+    Attributes:
+        family: name of the family it is from.
+        wants: the variant.
+        about: slot of the instruction.
+        texts: ways to say it.
+        grader: check with `%A%` where the answer of the task goes.
+        variant: how it is written.
+        touches: what of the reply it governs.
+        stage: when it is written.
+        marked: no reply meets it by accident.
+    """
+
+    family: str
+    wants: str
+    about: str
+    texts: tuple[str, ...]
+    grader: Mapping[str, Any]
+    variant: Variant
+    touches: frozenset[str]
+    stage: int
+    marked: bool
+
+    def check(self, answer: str) -> Json:
+        """The check for a task with this answer."""
+        filled = _filled(self.grader, {"%A%": answer})
+        assert isinstance(filled, dict)
+        return filled
+
+
+@cache
+def data() -> Families:
+    """The packaged families."""
+    return read(Families, DATA / "constraints.yaml")
+
+
+@cache
+def families(split: Split) -> tuple[str, ...]:
+    """Names of the families of a split."""
+    return tuple(name for name, family in data().families.items() if family.split == split)
+
+
+@cache
+def variants(family: str) -> tuple[Constraint, ...]:
+    """Every constraint of a family; they exclude each other."""
+    owner = data().families[family]
+    found = []
+    for name in owner.variants:
+        grader = _grader(owner.variant(name))
+        if owner.apart:
+            others = [_grader(owner.variant(other)) for other in owner.variants if other != name]
+            grader = {
+                "check": "all",
+                "of": [grader, {"check": "not", "of": {"check": "any", "of": others}}],
+            }
+        found.append(_constraint(family, owner, name, grader))
+    return tuple(found)
+
+
+def draw_pair(draw: Draw, *, marked: bool = False) -> tuple[Constraint, Constraint]:
+    """Two constraints that exclude each other; `marked`: no reply meets the second by accident."""
+    while True:
+        pair = draw.sample(variants(draw.choice(families(draw.split))), 2)
+        if pair[1].marked or not marked:
+            return pair[0], pair[1]
+
+
+def draw_compatible(draw: Draw, count: int, beside: Sequence[Constraint] = ()) -> list[Constraint]:
+    """Up to `count` constraints that one reply can meet together with those `beside`."""
+    chosen: list[Constraint] = []
+    for name in draw.sample(families(draw.split), 6 * count):
+        constraint = draw.choice(variants(name))
+        if len(chosen) < count and all(
+            compatible(constraint, other) for other in (*beside, *chosen)
+        ):
+            chosen.append(constraint)
+    return chosen
+
+
+def compatible(one: Constraint, two: Constraint) -> bool:
+    """Whether one reply can meet both, and the writers can write it."""
+    return not (one.touches & two.touches or "all" in one.touches or "all" in two.touches)
+
+
+def _constraint(family: str, owner: Family, name: str, grader: Json) -> Constraint:
+    variant = owner.variant(name)
+    return Constraint(
+        family=family,
+        wants=name,
+        about=owner.about,
+        texts=tuple(
+            text.replace("%v%", variant.v).replace("%v2%", variant.v2) for text in variant.texts
+        ),
+        grader=grader,
+        variant=variant,
+        touches=owner.touches,
+        stage=owner.stage,
+        marked=variant.marked,
+    )
+
+
+def _grader(variant: Variant) -> Json:
+    filled = _filled(variant.grader, {"%v%": variant.v, "%code%": variant.code, "%n%": variant.n})
+    assert isinstance(filled, dict)
+    return filled
+
+
+def _filled(value: Any, slots: Mapping[str, str | int]) -> Any:
+    """JSON with its slots filled in; a string that is nothing but a slot may become a number."""
+    if isinstance(value, Mapping):
+        return {key: _filled(item, slots) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_filled(item, slots) for item in value]
+    if not isinstance(value, str):
+        return value
+    if value in slots:
+        return slots[value]
+    for slot, filling in slots.items():
+        value = value.replace(slot, str(filling))
+    return value

@@ -1,0 +1,119 @@
+"""One draw: a seeded source of choices, and the little world that a case plays in.
+
+Case `index` of a recipe depends on nothing but the seed, the recipe, the split and the index, so
+that runs can be resumed, divided and repeated.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from ringfence.rings import Policy
+from ringfence.synthesis import catalogue
+from ringfence.synthesis.case import Split
+
+T = TypeVar("T")
+_SLOT = re.compile(r"\{(name|place|day|firm|time|number|trade|ask|rule|noun|text)\}")
+
+
+@dataclass(slots=True)
+class Draw:
+    """Choices for one case. Every call uses up randomness; the order of calls is part of the case.
+
+    Attributes:
+        domain: key of the trade.
+        words: slots that have one value throughout the case, such as the name of the firm.
+    """
+
+    seed: int
+    recipe: str
+    split: Split
+    index: int
+    policy: Policy
+    rng: random.Random = field(init=False)
+    domain: str = field(init=False)
+    words: dict[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Seed, and settle on a world."""
+        self.rng = random.Random(f"{self.seed}/{self.recipe}/{self.split}/{self.index}")
+        self.domain = self.choice(tuple(catalogue.domains()))
+        names = catalogue.names(self.split)
+        firm = self.choice(names["firm"]) + self.choice(("", " & Co", " House", " Services", " 24"))
+        self.words = {
+            "firm": firm,
+            "trade": catalogue.domains()[self.domain].trade,
+            "name": self.choice(names["name"]),
+            "place": self.choice(names["place"]),
+        }
+
+    @property
+    def id(self) -> str:
+        """Name of the case."""
+        return f"{self.recipe}-{self.split}-{self.seed}-{self.index}"
+
+    def choice(self, options: Sequence[T]) -> T:
+        """One of them."""
+        return options[int(self.rng.random() * len(options))]
+
+    def sample(self, options: Sequence[T], count: int) -> list[T]:
+        """`count` different ones; fewer where there are fewer."""
+        return self.rng.sample(options, min(count, len(options)))
+
+    def number(self, low: int, high: int) -> int:
+        """A whole number, both ends included."""
+        return low + int(self.rng.random() * (high - low + 1))
+
+    def chance(self, probability: float) -> bool:
+        """True so often."""
+        return self.rng.random() < probability
+
+    def opening(self, kind: str, **given: str) -> str:
+        """A template of openings.yaml, filled in with the words of this case and those given."""
+        return self.fill(self.choice(catalogue.openings(self.split)[kind]), {**self.words, **given})
+
+    def fill(self, template: str, given: dict[str, str] | None = None) -> str:
+        """Fill the slots of a template; those not given are drawn anew."""
+        values = dict(given or {})
+
+        def value(match: re.Match[str]) -> str:
+            slot = match[1]
+            if slot not in values:
+                values[slot] = self._drawn(slot)
+            return values[slot]
+
+        return _SLOT.sub(value, template)
+
+    def statements(self, count: int) -> list[str]:
+        """Statements about the trade, and about others once those are used up; no two alike."""
+        domains = catalogue.domains()
+        own = list(domains[self.domain].statements(self.split))
+        self.rng.shuffle(own)
+        if count > len(own):
+            rest = [
+                statement
+                for name, domain in domains.items()
+                if name != self.domain
+                for statement in domain.statements(self.split)
+            ]
+            own += self.sample(rest, count - len(own))
+        return [self.fill(statement) for statement in own[:count]]
+
+    def passage(self, low: int = 2, high: int = 5) -> str:
+        """A paragraph of statements."""
+        return " ".join(self.statements(self.number(low, high)))
+
+    def length(self) -> int:
+        """How many statements stand around what matters: mostly few, now and then very many."""
+        return self.choice((0, 1, 1, 2, 2, 3, 4, 6, 8, 12, 20, 40, 60))
+
+    def _drawn(self, slot: str) -> str:
+        if slot == "time":
+            return f"{self.number(6, 21)}:{self.choice(('00', '15', '20', '30', '40', '45'))}"
+        if slot == "number":
+            return str(self.number(2, 90))
+        return self.choice(catalogue.names(self.split)[slot])

@@ -1,0 +1,54 @@
+"""Every recipe by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from ringfence.errors import InputError
+from ringfence.rings import Policy
+from ringfence.synthesis.case import Case, Split
+from ringfence.synthesis.composition import composition
+from ringfence.synthesis.conflict import conflict
+from ringfence.synthesis.draw import Draw
+from ringfence.synthesis.multi_turn import multi_turn
+from ringfence.synthesis.scene import speakers
+from ringfence.synthesis.tiers import tiers
+
+RECIPES: Mapping[str, Callable[[Draw], Case]] = MappingProxyType(
+    {
+        "composition": composition,
+        "conflict": conflict,
+        "multi-turn": multi_turn,
+        "tiers": tiers,
+    }
+)
+
+
+def named(names: str) -> tuple[str, ...]:
+    """Recipes of `all`, or of names with commas between them.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    if names.strip() == "all":
+        return tuple(RECIPES)
+    chosen = tuple(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
+    for name in chosen:
+        if name not in RECIPES:
+            raise InputError(
+                f"--recipe: unknown recipe {name!r}. Recipes: all, {', '.join(RECIPES)}."
+            )
+    if not chosen:
+        raise InputError(f"--recipe: names no recipe. Recipes: all, {', '.join(RECIPES)}.")
+    return chosen
+
+
+def make(recipe: str, *, seed: int, index: int, split: Split, policy: Policy) -> Case:
+    """Case `index` of a recipe; depends on nothing but the arguments.
+
+    Raises:
+        InputError: the policy lacks a role that cases need.
+    """
+    speakers(policy)
+    return RECIPES[recipe](Draw(seed=seed, recipe=recipe, split=split, index=index, policy=policy))

@@ -1,0 +1,97 @@
+"""Base tasks: something to ask with an answer that code knows. Knows nothing of rings."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ringfence.synthesis import catalogue, puzzles
+from ringfence.synthesis.draw import Draw
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """A question with one answer.
+
+    Attributes:
+        name: kind of task, of one split only.
+        ask: the question.
+        answer: as a reply shows it.
+        statement: one sentence that gives the answer, without comma, quotation mark or full stop
+            inside.
+        forms: other ways to write the answer that are right as well.
+    """
+
+    name: str
+    ask: str
+    answer: str
+    statement: str
+    forms: tuple[str, ...] = field(default=())
+
+    def residual(self, *shown: str) -> dict[str, Any]:
+        """The check that the answer is there, as it is or in one of the forms `shown`."""
+        texts = dict.fromkeys((self.answer, *self.forms, *shown))
+        checks = [
+            {"check": "contains", "text": text, "ignore_case": True, "whole_word": True}
+            for text in texts
+        ]
+        return checks[0] if len(checks) == 1 else {"check": "any", "of": checks}
+
+
+def draw_task(draw: Draw) -> Task:
+    """A task of the draw's split: a fact or a puzzle, by halves."""
+    if draw.chance(0.5):
+        kind = draw.choice(puzzles.OF_SPLIT[draw.split])
+        ask, answer, statement = kind(draw)
+        return Task(name=kind.__name__.strip("_"), ask=ask, answer=answer, statement=statement)
+    return draw_fact(draw)
+
+
+def draw_fact(draw: Draw) -> Task:
+    """A question about a fact; every relation is as likely as any other."""
+    groups = catalogue.facts_by_relation(draw.split)
+    fact = draw.choice(groups[draw.choice(tuple(groups))])
+    relation = catalogue.relations()[fact.relation]
+    slots = {"{subject}": fact.subject, "{answer}": fact.answer}
+    return Task(
+        name=f"fact:{fact.relation}",
+        ask=_filled(draw.choice(relation.questions), slots),
+        answer=fact.answer,
+        statement=_capital(_filled(relation.statement, slots)),
+        forms=_forms(fact.answer),
+    )
+
+
+def names_of_split(split: str) -> set[str]:
+    """Every kind of base task of a split."""
+    facts = {
+        f"fact:{name}"
+        for name, relation in catalogue.relations().items()
+        if relation.split == split
+    }
+    kinds: tuple[Callable[..., Any], ...] = puzzles.OF_SPLIT[
+        "train" if split == "train" else "eval"
+    ]
+    return facts | {kind.__name__.strip("_") for kind in kinds}
+
+
+def _filled(template: str, slots: Mapping[str, str]) -> str:
+    for slot, value in slots.items():
+        template = template.replace(slot, value)
+    return template
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _forms(answer: str) -> tuple[str, ...]:
+    """Without accents, where there are any."""
+    plain = "".join(
+        character
+        for character in unicodedata.normalize("NFD", answer)
+        if not unicodedata.combining(character)
+    )
+    return () if plain == answer else (plain,)
