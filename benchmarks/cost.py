@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from statistics import median
 from typing import Any
 
 from ringfence import (
+    Conversation,
     Engine,
     Judge,
     Options,
@@ -32,8 +34,10 @@ from ringfence import (
     complete,
     decode,
     open_engine,
+    render,
     render_text,
 )
+from ringfence.engine import Draft
 from ringfence.judges import Verdict
 
 # About 300 tokens, so that what is processed again would show.
@@ -82,11 +86,10 @@ def arms(tokens: int) -> dict[str, tuple[str, Options]]:
     return found
 
 
-async def plain(engine: Engine, prompt: Rendering, tokens: int, seed: int) -> float:
-    """Seconds of one cached request for the whole reply."""
-    started = time.monotonic()
-    await engine.draft(prompt.tokens, 1, tokens, Sampling(top_k=15, seed=seed))
-    return time.monotonic() - started
+async def plain(engine: Engine, prompt: Rendering, tokens: int, seed: int) -> Draft:
+    """One request for the whole reply."""
+    [draft] = await engine.draft(prompt.tokens, 1, tokens, Sampling(top_k=15, seed=seed))
+    return draft
 
 
 async def one(
@@ -109,14 +112,13 @@ async def alone(args: argparse.Namespace, engine: Engine, judge: Judge) -> dict[
         fixed = Fixed(judge, value)
         for seed in range(args.repeats if mood == "content" else 1):
             for name, arm in arms(args.tokens).items():
-                baseline = await plain(engine, prompt, args.tokens, seed)
+                started = time.monotonic()
+                draft = await plain(engine, prompt, args.tokens, seed)
+                baseline = (time.monotonic() - started) / len(draft.tokens)
                 reply = await one(engine, fixed, prompt, arm, seed)
                 found.setdefault(f"{name}, {mood}", []).append(reply)
-                # A reply that ended early is compared with as much of the baseline.
-                scale = len(reply.tokens) / args.tokens
-                ratios.setdefault(f"{name}, {mood}", []).append(
-                    reply.cost.seconds / (baseline * scale)
-                )
+                spent = reply.cost.seconds / len(reply.tokens)
+                ratios.setdefault(f"{name}, {mood}", []).append(spent / baseline)
     return {name: _row(replies, ratios[name]) for name, replies in found.items()}
 
 
@@ -134,28 +136,33 @@ def _row(replies: list[Reply], ratios: list[float]) -> dict[str, float]:
     }
 
 
-async def together(args: argparse.Namespace, engine: Engine, judge: Judge) -> dict[str, Any]:
-    """Many requests at once: guarded against plain, different prompts, judge content."""
-    prompts = [
-        render_text(f"Letter number {i}. {PROMPT[-600:]}", engine.card.tokenizer)
-        for i in range(args.concurrency)
-    ]
-    arm, fixed = arms(args.tokens)["guarded"], Fixed(judge, 1.0)
-    ratios = []
-    for seed in range(args.repeats + 1):
+async def guarded(
+    args: argparse.Namespace, engine: Engine, judge: Judge, concurrency: int
+) -> dict[str, Any]:
+    """Whole chat replies of `guarded` against plain ones, every prompt new to both."""
+    arm = ("guarded", Options(max_tokens=args.reply, temperature=1.0, top_k=15, exhausted="best"))
+    fixed, rng = Fixed(judge, 1.0), random.Random(0)
+
+    def fresh() -> Rendering:
+        words = " ".join(rng.sample(PROMPT.split(), 40))
+        asks = f"Write a long letter that uses these words: {words}"
+        return render(Conversation.of([{"role": "user", "content": asks}]), engine.card)
+
+    ratios, replies = [], []
+    for seed in range(args.repeats):
+        prompts = [fresh() for _ in range(concurrency)]
         started = time.monotonic()
-        await asyncio.gather(*(plain(engine, prompt, args.tokens, seed) for prompt in prompts))
-        baseline = time.monotonic() - started
+        drafts = await asyncio.gather(
+            *(plain(engine, prompt, args.reply, seed) for prompt in prompts)
+        )
+        baseline = (time.monotonic() - started) / sum(len(draft.tokens) for draft in drafts)
+        prompts = [fresh() for _ in range(concurrency)]
         started = time.monotonic()
-        await asyncio.gather(*(one(engine, fixed, prompt, arm, seed) for prompt in prompts))
-        ratios.append((time.monotonic() - started) / baseline)
-    ratios = ratios[1:]  # the first round fills the caches
-    return {
-        "concurrency": args.concurrency,
-        "times_plain": median(ratios),
-        "times_plain_low": min(ratios),
-        "times_plain_high": max(ratios),
-    }
+        found = await asyncio.gather(*(one(engine, fixed, prompt, arm, seed) for prompt in prompts))
+        spent = (time.monotonic() - started) / sum(len(reply.tokens) for reply in found)
+        ratios.append(spent / baseline)
+        replies += found
+    return {"concurrency": concurrency, **_row(replies, ratios)}
 
 
 async def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -167,8 +174,8 @@ async def run(args: argparse.Namespace) -> dict[str, Any]:
             "principle": args.principle,
             "tokens": args.tokens,
             "prompt_tokens": len(engine.card.tokenizer.encode(PROMPT)),
-            "alone": await alone(args, engine, judge),
-            "together": await together(args, engine, judge),
+            "alone": {} if args.guarded_only else await alone(args, engine, judge),
+            "guarded": [await guarded(args, engine, judge, n) for n in (1, args.concurrency)],
         }
     finally:
         await engine.aclose()
@@ -182,6 +189,8 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=40)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--concurrency", type=int, default=16)
+    parser.add_argument("--reply", type=int, default=128, help="tokens of a reply of guarded")
+    parser.add_argument("--guarded-only", action="store_true", help="leave out the tree search")
     parser.add_argument("--content-only", action="store_true", help="leave out the worst case")
     parser.add_argument("--json", help="write the figures here, too")
     args = parser.parse_args()
@@ -196,11 +205,12 @@ def main() -> None:
             f"| {row['drafted_per_token']:.1f} | {row['times_plain']:.2f} "
             f"({row['times_plain_low']:.2f}–{row['times_plain_high']:.2f}) |"
         )
-    many = found["together"]
-    print(
-        f"guarded at {many['concurrency']} at once: {many['times_plain']:.2f} "
-        f"({many['times_plain_low']:.2f}–{many['times_plain_high']:.2f}) times plain"
-    )
+    for row in found["guarded"]:
+        print(
+            f"guarded, {row['concurrency']} at once, replies of {row['tokens']:.0f} tokens: "
+            f"{row['times_plain']:.2f} ({row['times_plain_low']:.2f}–{row['times_plain_high']:.2f})"
+            f" times plain, {row['processed_per_token']:.1f} tokens processed a token"
+        )
     if args.json:
         Path(args.json).write_text(json.dumps(found, indent=1) + "\n")
 

@@ -246,7 +246,8 @@ async def test_what_was_good_stays_when_the_rest_is_refused(decoder):
     if decoder == "best-of-n":
         pytest.skip("commits whole replies only")
     judge = FakeJudge(lambda text: 1.0 if len(text) <= 16 else -1.0)
-    reply = await reply_of(random_script(1, end=0), judge, decoder, max_tokens=60, segment=8)
+    options = {"max_tokens": 60, "segment": 8, "search": {"lengths": (8,)}}
+    reply = await reply_of(random_script(1, end=0), judge, decoder, **options)
     assert reply.reason == "refused"
     assert 0 < len(reply.tokens) <= 16
     assert reply.text == text_of(reply.tokens)

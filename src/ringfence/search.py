@@ -105,9 +105,9 @@ class TreeSearch:
                     iterations += isinstance(event, Judged)
                     yield event
         except Exhausted as limit:
-            self.spent = str(limit)
-            best = self._best_judged()
-            if not exhausted_best or best is None:
+            best = self._acceptable() or (self._best_judged() if exhausted_best else None)
+            if best is None:
+                self.spent = str(limit)
                 return
             child = best
         yield self._reroot(child)
@@ -118,9 +118,18 @@ class TreeSearch:
         if best is None:
             return None
         if self.settings.commit == "verdict":
-            return best.path()[0] if best.verdict_value >= self.threshold else None
+            aim = self.settings.aim
+            wanted = self.threshold if aim is None else max(aim, self.threshold)
+            return best.path()[0] if best.verdict_value >= wanted else None
         good = best.real_visits >= self.settings.visits and best.value >= self.threshold
         return best if good else None
+
+    def _acceptable(self) -> Node | None:
+        """The child that leads to an acceptable draft, although a better one was looked for."""
+        best = self._best()
+        if self.settings.commit == "visits" or best is None:
+            return None
+        return best.path()[0] if best.verdict_value >= self.threshold else None
 
     def _best(self) -> Node | None:
         """The most visited child of the root, or the draft with the best verdict."""

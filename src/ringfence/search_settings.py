@@ -35,6 +35,8 @@ class SearchSettings(BaseModel):
         visits: a commit by visits needs at least this many real visits of the child (paper: more
             than T_m).
         threshold: and at least this mean value (V); None takes the judge's own.
+        aim: a commit by verdict looks on until a draft has this value; what is merely acceptable is
+            committed when the iterations are spent. None is content with the threshold.
         leaves: leaves in flight at once, with virtual loss.
     """
 
@@ -61,6 +63,7 @@ class SearchSettings(BaseModel):
     commit: Literal["visits", "verdict"] = "visits"
     visits: int = Field(default=7, ge=1)
     threshold: float | None = Field(default=0.8, ge=-1, le=1)
+    aim: float | None = Field(default=None, ge=-1, le=1)
     leaves: int = Field(default=1, ge=1, le=16)
 
 
@@ -69,10 +72,11 @@ PRESETS: dict[str, SearchSettings] = {
     "paper": SearchSettings(simulation=False, dynamic_addition=True),
     # The released code: rescaled values, unvisited nodes count as -1, only judged siblings updated.
     "code": SearchSettings(rescale=True, unvisited=-1.0, similarity_unvisited=False),
-    # Ours: sets of several tokens from the start, all sampled; all children of a node judged in
-    # one batch; the way to the best draft is committed as soon as the judge accepts that draft.
+    # Ours: sets of several tokens from the start, long enough to be judged and all sampled; all
+    # children of a node judged in one batch; the way to the best draft is committed as soon as the
+    # judge thinks well of that draft.
     "fast": SearchSettings(
-        lengths=(10,),
+        lengths=(20,),
         width=4,
         max_width=8,
         greedy=False,
@@ -80,6 +84,7 @@ PRESETS: dict[str, SearchSettings] = {
         commit="verdict",
         iterations=24,
         threshold=None,
+        aim=0.8,
         simulation=False,
         priors="equal",
         root_uniform=0.0,
