@@ -119,6 +119,9 @@ def search_settings(draw, **fixed) -> SearchSettings:
         "rescale": st.booleans(),
         "unvisited": signed,
         "root_uniform": fraction,
+        "priors": st.sampled_from(["likelihood", "equal"]),
+        "commit": st.sampled_from(["visits", "verdict"]),
+        "aim": st.one_of(st.none(), signed),
         "simulation": st.booleans(),
         "simulation_length": st.integers(1, 6),
         "similarity": st.booleans(),
@@ -247,7 +250,8 @@ async def test_no_budget_is_ever_exceeded(case, exhausted_best):
 async def test_a_committed_node_was_visited_enough_and_is_good_enough(case):
     made_world = await whole(made(case), limit=case["limit"])
     for event in made_world.of(Committed):
-        assert event.visits >= case["settings"].visits
+        if case["settings"].commit == "visits":
+            assert event.visits >= case["settings"].visits
         assert event.value >= made_world.search.threshold
 
 
@@ -653,6 +657,43 @@ async def test_a_uniform_share_evens_out_the_priors_below_the_root():
         visits[share] = sorted(n.real_visits for n in made_world.search.root.children)
     assert visits[1.0][0] >= 12
     assert visits[0.0][0] < 6
+
+
+async def test_equal_priors_do_not_weigh_twice_what_is_drawn_often():
+    def skewed(prefix):
+        return {ids("a")[0]: 0.97, ids("b")[0]: 0.02, ids("c")[0]: 0.01}
+
+    options = SearchSettings(priors="equal", lengths=(1,), width=3, iterations=1)
+    made_world = world(skewed, hates(), options)
+    await one_commit(made_world)
+    assert [event.prior for event in made_world.of(Drafted) if event.parent == 0] == [1 / 3] * 3
+
+
+@pytest.mark.parametrize(
+    ("aim", "threshold", "judged", "value"),
+    [
+        (None, 0.2, 4, 0.3),  # content with the first batch
+        (0.8, 0.2, 8, 0.9),  # the second batch, below the best draft of the first, has a good one
+        (1.0, 0.2, 12, 0.9),  # not there: the best that is acceptable, once all is spent
+        (1.0, 0.95, 12, None),  # and nothing where nothing is
+        (0.1, 0.95, 12, None),  # an aim never makes a draft acceptable
+    ],
+)
+async def test_a_search_that_aims_high_commits_what_is_acceptable_in_the_end(
+    aim, threshold, judged, value
+):
+    def script(prefix):
+        letters = "abcd" if len(prefix) == len(PROMPT.tokens) else "efgh"
+        return dict.fromkeys(ids(letters), 0.25)
+
+    judge = FakeJudge(lambda text: 0.9 if text == "ag" else 0.3 if text == "a" else -1.0, threshold)
+    options = PRESETS["fast"].model_copy(
+        update={"lengths": (1,), "aim": aim, "iterations": 12, "similarity": False}
+    )
+    made_world = world(script, judge, options)
+    await one_commit(made_world)
+    assert len(made_world.of(Judged)) == judged
+    assert [event.value for event in made_world.of(Committed)] == ([] if value is None else [value])
 
 
 async def test_one_token_set_is_greedy_unless_switched_off():
