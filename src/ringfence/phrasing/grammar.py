@@ -161,7 +161,8 @@ class Grammar:
         Raises:
             InputError: no such start or split.
         """
-        return self._counts[split][self._start(start, split).name]
+        rule = self._start(start, split)
+        return self._counts[split][rule.name]
 
     def needs(self, start: str, split: Split) -> frozenset[str]:
         """The slots that phrases of a start may use.
@@ -169,7 +170,8 @@ class Grammar:
         Raises:
             InputError: no such start or split.
         """
-        return self._slots[split][self._start(start, split).name]
+        rule = self._start(start, split)
+        return self._slots[split][rule.name]
 
     def _start(self, start: str, split: Split) -> _Rule:
         if split not in SPLITS:
