@@ -16,7 +16,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "ringfence"
 # the modules of a package (engines, server, commandline) may import each other.
 ROWS = [
     ("errors",),
-    ("resolution", "yaml_files"),
+    ("resolution", "yaml_files", "template_prices", "tool_calls"),
     (
         "engine",
         "concurrency",
@@ -26,7 +26,10 @@ ROWS = [
         "search_settings",
         "principle",
     ),
-    ("events", "vocabulary", "policy_files", "phrasing"),
+    ("events", "vocabulary", "policy_files", "phrasing", "templates", "marks"),
+    ("traits",),
+    ("placement",),
+    ("tracing",),
     ("rendering", "statistics", "embedding", "toolbox", "graders"),
     ("judges", "engines"),
     ("budget", "judge_check", "tree"),

@@ -191,10 +191,8 @@ def test_an_empty_message_may_not_be_dropped_either():
 
 
 def test_what_a_template_refuses_is_an_error_with_its_words():
-    with pytest.raises(RenderingError, match="System role not supported"):
-        render(talk(("system", "a"), ("user", "b")), card(STRICT))
     with pytest.raises(RenderingError, match="must alternate"):
-        render(talk(("user", "a"), ("user", "b")), card(STRICT))
+        render(talk(("assistant", "a"), ("user", "b")), card(STRICT))
 
 
 @pytest.mark.parametrize(
@@ -207,14 +205,14 @@ def test_what_a_template_refuses_is_an_error_with_its_words():
         ("counts", "{% for m in messages %}{{ m.content | length }}{{ m.content }}{% endfor %}"),
         ("peeks", "{% for m in messages %}{% if m.content[0] == 'a' %}!{% endif %}{{ m.content }}"
          "{% endfor %}"),
-        ("thinks", "{% for m in messages %}{{ m.content.split('</think>')[-1] }}{% endfor %}"),
+        ("splits", "{% for m in messages %}{{ m.content.split('first')[-1] }}{% endfor %}"),
         ("wraps", "{% for m in messages %}{{ m.content | wordwrap(5) }}{% endfor %}"),
     ],
 )  # fmt: skip
 def test_a_template_that_rewrites_text_beyond_recognition_is_an_error(how, template):
     with pytest.raises(RenderingError):
         render(
-            talk(("user", "a first </think> message"), ("user", "a second </think> one")),
+            talk(("user", "a first message"), ("assistant", "a second one")),
             card(template),
         )
 

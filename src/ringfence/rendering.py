@@ -3,45 +3,60 @@
 Knows nothing of engines' transport, judges or search. Two promises: text in a message never becomes
 a control token, and nothing is dropped in silence.
 
-How: every piece of text is handed to the model's own chat template between two marks (characters
-of a private-use plane that occur nowhere in the conversation). Where the marks come out, the text
-between them is the writer's and is encoded as plain characters; everything else was written by the
-template, and only there control tokens count.
+How: every piece of text is handed to the model's own chat template between two marks (`marks`).
+Where the marks come out (`tracing`), the text between them is the writer's and is encoded as plain
+characters; everything else was written by the template, and only there control tokens count. What
+a template refuses or drops is put elsewhere (`placement`).
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
+import json
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 
 from ringfence.engine import EngineCard, Tokenizer, Tokens
 from ringfence.errors import RenderingError
+from ringfence.marks import Marks, control_pattern
+from ringfence.placement import Layout, Piece, layout, plans
 from ringfence.rings import Conversation, Message
+from ringfence.templates import Allowance, TemplateCostly, TemplateFailed, TemplateRefused
+from ringfence.tracing import Order, Unfit, trace
+from ringfence.traits import Program, Traits, traits
 
 # Ring level of the template's own tokens: it stands above every ring, as nobody in the
 # conversation wrote it.
 SCAFFOLD = -1
-# Supplementary private-use plane B: three marks make one pair unlike any text that avoids them.
-_MARKS = range(0x100000, 0x10FFFE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
     """Tokens `start` to `stop` (exclusive) that one writer wrote.
 
-    `message` is the index into the conversation, None for the template's own text; `ring` is the
-    level of the writer, `SCAFFOLD` for the template.
+    `message` is the index into the conversation, None for the template's own text and for tool
+    definitions; `ring` is the level of the writer, `SCAFFOLD` for the template.
     """
 
     start: int
     stop: int
     message: int | None
     ring: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """Tokens `start` to `stop` (exclusive) of an assistant's message that a model has to write.
+
+    Its text and calls, whatever the template puts between them, and the token that ends the turn;
+    without the header, which the template writes for the model.
+    """
+
+    message: int
+    start: int
+    stop: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +69,7 @@ class Rendering:
         conversation: what was rendered; None for a raw text prompt.
         text: for a raw text prompt, the text; otherwise the rendered text, for people only.
         notes: what the template could not express and how it was expressed instead.
+        replies: the assistant's messages, in order.
     """
 
     tokens: Tokens
@@ -61,6 +77,7 @@ class Rendering:
     conversation: Conversation | None
     text: str
     notes: tuple[str, ...] = ()
+    replies: tuple[Reply, ...] = ()
 
     @property
     def rings(self) -> tuple[int, ...]:
@@ -68,15 +85,6 @@ class Rendering:
         return tuple(
             itertools.chain.from_iterable([s.ring] * (s.stop - s.start) for s in self.spans)
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """Text of one writer, to be placed by the template."""
-
-    message: int
-    ring: int
-    text: str
 
 
 def render_text(text: str, tokenizer: Tokenizer) -> Rendering:
@@ -95,8 +103,9 @@ def render_text(text: str, tokenizer: Tokenizer) -> Rendering:
 def render(conversation: Conversation, card: EngineCard, *, generate: bool = True) -> Rendering:
     """Render a conversation with the chat template of the engine's model.
 
-    A `developer` message for a template that does not know the role is merged, visibly, into the
-    system message (a note says so); its tokens keep the developer's ring.
+    What the template refuses or drops is put into the next visible place, and a note says so: a
+    `developer` message into the system message, a system message into the user's turn, a message
+    into the one before it of the same role. Tokens keep the ring of their writer everywhere.
 
     Args:
         conversation: what to render.
@@ -104,199 +113,194 @@ def render(conversation: Conversation, card: EngineCard, *, generate: bool = Tru
         generate: end with the header of the reply, ready for drafting.
 
     Raises:
-        RenderingError: no template, a template that fails, or one that drops, repeats, reorders or
-            rewrites a message.
+        RenderingError: no template, a template that fails or takes too long, or one that drops,
+            repeats, reorders or rewrites a message wherever it is put.
     """
     if card.template is None:
         raise RenderingError(
             f"{card.name} has no chat template. Use a chat model, or give a raw text prompt."
         )
-    pieces, notes = _placed(conversation, card.template)
-    text, order = _template_text(pieces, card, generate)
-    tokens: list[int] = []
-    spans: list[Span] = []
-    for writer, part in order:
-        encoded = (
-            _scaffold_tokens(part, card.tokenizer)
-            if writer is None
-            else card.tokenizer.encode(part)
-        )
-        if encoded:
-            ring = SCAFFOLD if writer is None else writer.ring
-            message = None if writer is None else writer.message
-            start = len(tokens)
-            tokens.extend(encoded)
-            spans.append(Span(start=start, stop=len(tokens), message=message, ring=ring))
-    return Rendering(
-        tokens=tuple(tokens),
-        spans=tuple(spans),
-        conversation=conversation,
-        text=text,
-        notes=notes,
+    control = _control_pattern(tuple(card.tokenizer.control))
+    program = Program(source=card.template, bos=card.bos, eos=card.eos)
+    _check_names(conversation, control)
+    known = traits(program, control)
+    placed, order = _placed(conversation, program, known, control, card.name, generate)
+    return _Writer(card, conversation, placed.pieces, control, known.header).rendering(
+        order, tuple(placed.notes)
     )
+
+
+def assistant_mask(rendering: Rendering) -> tuple[int, ...]:
+    """1 for every token that the model would have to write, 0 for all others.
+
+    That is the assistant's messages, each with what follows the header up to the token that ends
+    the turn; as long as the tokens. Render with `generate=False` for training.
+    """
+    mask = [0] * len(rendering.tokens)
+    for reply in rendering.replies:
+        mask[reply.start : reply.stop] = [1] * (reply.stop - reply.start)
+    return tuple(mask)
+
+
+def _check_names(conversation: Conversation, control: re.Pattern[str]) -> None:
+    """Roles and ids go to the template as they are."""
+    for index, message in enumerate(conversation.messages):
+        names = {"role": message.role, "tool_call_id": message.tool_call_id}
+        names |= {f"tool_calls[{n}].id": call.id for n, call in enumerate(message.tool_calls)}
+        for place, name in names.items():
+            if control.search(name):
+                raise RenderingError(
+                    f"messages[{index}].{place}: holds a control token of the model. Rename it."
+                )
 
 
 def _placed(
-    conversation: Conversation, template: str
-) -> tuple[list[tuple[str, list[_Piece]]], tuple[str, ...]]:
-    """Turns for the template: role and the pieces of each, with developer merged if need be."""
-    turns: list[tuple[str, list[_Piece]]] = []
-    notes: list[str] = []
-    knows_developer = "developer" in template
-    for index, message in enumerate(conversation.messages):
-        piece = _Piece(index, message.ring.level, message.content)
-        if message.role != "developer" or knows_developer:
-            turns.append((message.role, [piece]))
-            continue
-        notes.append(
-            f"messages[{index}]: the template knows no developer role; "
-            "the message was merged into the system message"
+    conversation: Conversation,
+    program: Program,
+    known: Traits,
+    control: re.Pattern[str],
+    name: str,
+    generate: bool,
+) -> tuple[Layout, Order]:
+    """The first plan under which the template loses nothing."""
+    texts = [message.content for message in conversation.messages]
+    texts += [call.arguments for message in conversation.messages for call in message.tool_calls]
+    texts += [json.dumps(tool, ensure_ascii=False) for tool in conversation.tools]
+    marks = Marks.fresh(texts, control)
+    allowance = Allowance()
+
+    def run(made: Layout, dress: Callable[[int], str]) -> str:
+        return program.text(
+            made.messages(dress), allowance, generate=generate, tools=made.tools(dress)
         )
-        if turns and turns[-1][0] == "system":
-            turns[-1][1].append(piece)
-        else:
-            turns.append(("system", [piece]))
-    return turns, tuple(notes)
 
-
-def _template_text(
-    turns: Sequence[tuple[str, list[_Piece]]], card: EngineCard, generate: bool
-) -> tuple[str, list[tuple[_Piece | None, str]]]:
-    """Run the template with and without marks, and split its text by writer.
-
-    Some templates trim messages. The marks hide the ends of a message from that, so where the
-    marked text differs from the plain one, the same is tried with the messages trimmed.
-    """
-    assert card.template is not None
-    everything = "".join(piece.text for _, pieces in turns for piece in pieces)
-    opening, closing = _fresh_marks(everything)
-    for trimmed in (False, True):
-        flat: list[_Piece] = []
-        marked: list[dict[str, str]] = []
-        plain: list[dict[str, str]] = []
-        for role, pieces in turns:
-            texts = [piece.text.strip() if trimmed else piece.text for piece in pieces]
-            numbered = []
-            for piece, text in zip(pieces, texts, strict=True):
-                numbered.append(f"{opening}{len(flat)}{closing}{text}{opening}{closing}")
-                flat.append(piece)
-            marked.append({"role": role, "content": "\n\n".join(numbered)})
-            plain.append({"role": role, "content": "\n\n".join(texts)})
-        order = _split(_run(card, marked, generate), flat, opening, closing)
-        text = _run(card, plain, generate)
-        if "".join(part for _, part in order) == text:
-            return text, order
-    raise RenderingError(
-        f"the chat template of {card.name} rewrites message text in a way that cannot be followed"
-        " token by token. Render with another template (a template file), or report this one."
-    )
-
-
-def _fresh_marks(text: str) -> tuple[str, str]:
-    """Two characters that do not occur in the text."""
-    used = set(text)
-    free = (chr(code) for code in _MARKS if chr(code) not in used)
-    opening, closing = next(free, None), next(free, None)
-    if opening is None or closing is None:
-        raise RenderingError(
-            "messages: the text uses every character of the private-use plane U+100000 to U+10FFFD;"
-            " two of them must be left over"
-        )
-    return opening, closing
-
-
-def _split(
-    text: str, pieces: Sequence[_Piece], opening: str, closing: str
-) -> list[tuple[_Piece | None, str]]:
-    """Cut the template's output at the marks: (writer or None, text) in order."""
-    pattern = re.compile(f"{opening}([0-9]+){closing}(.*?){opening}{closing}", re.DOTALL)
-    order: list[tuple[_Piece | None, str]] = []
-    position, seen = 0, []
-    for match in pattern.finditer(text):
-        order.append((None, text[position : match.start()]))
-        index = int(match[1])
-        seen.append(index)
-        order.append((pieces[index], match[2]))
-        position = match.end()
-    order.append((None, text[position:]))
-    if opening in "".join(part for _, part in order) or sorted(seen) != list(range(len(pieces))):
-        missing = sorted(set(range(len(pieces))) - set(seen))
-        if missing:
-            index = pieces[missing[0]].message
+    first = ""
+    for plan in plans(conversation, known):
+        made = layout(conversation, plan, known, marks.enclosed)
+        try:
+            return made, trace(made, marks, run)
+        except TemplateCostly as error:
             raise RenderingError(
-                f"messages[{index}]: the chat template drops this message. Move it to a role the "
-                "template has (system or user), or use a model whose template has the role."
-            )
-        raise RenderingError("the chat template repeats or cuts a message")
-    if seen != sorted(seen):
-        raise RenderingError("the chat template changes the order of the messages")
-    return order
+                f"the chat template of {name} was stopped: {error}. Shorten the conversation, or "
+                "render with another template."
+            ) from None
+        except TemplateRefused as error:
+            first = first or f"the chat template refuses this conversation: {error}"
+        except TemplateFailed as error:
+            first = first or f"the chat template of {name} fails: {error}"
+        except Unfit as error:
+            first = first or str(error)
+    raise RenderingError(first)
 
 
-def _run(card: EngineCard, messages: list[dict[str, str]], generate: bool) -> str:
-    """Run the template in Jinja's sandbox, with what templates may expect to find."""
-    assert card.template is not None
-    try:
-        template = _compiled(card.template)
-        text: str = template.render(
-            messages=messages,
-            add_generation_prompt=generate,
-            bos_token=card.bos,
-            eos_token=card.eos,
-            tools=None,
-            documents=None,
+@dataclass(slots=True)
+class _Writer:
+    """Turns followed text into tokens, spans and replies."""
+
+    card: EngineCard
+    conversation: Conversation
+    pieces: Sequence[Piece]
+    control: re.Pattern[str]
+    header: str
+    tokens: list[int] = field(default_factory=list)
+    spans: list[Span] = field(default_factory=list)
+    _ends: dict[int, int] = field(default_factory=dict)
+    _starts: dict[int, int] = field(default_factory=dict)
+
+    def rendering(self, order: Order, notes: tuple[str, ...]) -> Rendering:
+        """Everything that was followed, as tokens."""
+        writers = [None if index is None else self.pieces[index] for index, _ in order]
+        replies = [self._reply_of(writer) for writer in writers]
+        last = {reply: place for place, reply in enumerate(replies)}
+        ended: int | None = None
+        for place, (writer, (_, text)) in enumerate(zip(writers, order, strict=True)):
+            if writer is not None:
+                self._add(self.card.tokenizer.encode(text), writer.message, writer.ring)
+                ended = replies[place] if last[replies[place]] == place else None
+                continue
+            if ended is not None:
+                end = self._turn_end(text)
+                self._scaffold(text[:end])
+                self._ends[ended] = len(self.tokens)
+                text = text[end:]
+            coming = replies[place + 1] if place + 1 < len(replies) else None
+            if coming is not None and coming not in self._starts:
+                begin = self._header_end(text)
+                self._scaffold(text[:begin])
+                self._starts[coming] = len(self.tokens)
+                text = text[begin:]
+            self._scaffold(text)
+        return Rendering(
+            tokens=tuple(self.tokens),
+            spans=tuple(self.spans),
+            conversation=self.conversation,
+            text="".join(text for _, text in order),
+            notes=notes,
+            replies=tuple(
+                Reply(message=message, start=start, stop=self._ends[message])
+                for message, start in sorted(self._starts.items())
+            ),
         )
-        return text
-    except _TemplateRaised as error:
-        raise RenderingError(f"the chat template refuses this conversation: {error}") from None
-    except Exception as error:  # a template is a program, and may fail as any program may
-        raise RenderingError(f"the chat template of {card.name} fails: {error}") from error
 
+    def _reply_of(self, piece: Piece | None) -> int | None:
+        """The assistant's message that a piece belongs to."""
+        if piece is None or piece.message is None:
+            return None
+        return (
+            piece.message if self.conversation.messages[piece.message].role == "assistant" else None
+        )
 
-class _TemplateRaised(Exception):
-    """A template called raise_exception."""
+    def _scaffold(self, text: str) -> None:
+        """The template's own text; control tokens in it are control tokens."""
+        tokens: list[int] = []
+        ids = self.card.tokenizer.control
+        for part in self.control.split(text):
+            if part in ids:
+                tokens.append(ids[part])
+            elif part:
+                tokens.extend(self.card.tokenizer.encode(part))
+        self._add(tokens, None, SCAFFOLD)
 
+    def _add(self, tokens: Sequence[int], message: int | None, ring: int) -> None:
+        if not tokens:
+            return
+        start = len(self.tokens)
+        self.tokens.extend(tokens)
+        if self.spans and (self.spans[-1].message, self.spans[-1].ring) == (message, ring):
+            start = self.spans.pop().start
+        self.spans.append(Span(start=start, stop=len(self.tokens), message=message, ring=ring))
 
-@functools.lru_cache(maxsize=32)
-def _compiled(source: str) -> Any:
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
+    def _turn_end(self, text: str) -> int:
+        """Where the token that ends the turn is over, in the template's text after a reply.
 
-    def raise_exception(message: str) -> NoReturn:
-        raise _TemplateRaised(message)
+        A token that ends replies; for templates that close earlier turns with another one, the
+        first control token. Without either, the reply ends with its text.
+        """
+        found = list(self.control.finditer(text))
+        ids = self.card.tokenizer.control
+        ending = [match for match in found if ids[match[0]] in self.card.ends] or found
+        return ending[0].end() if ending else 0
 
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
-    environment.globals["raise_exception"] = raise_exception
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-    environment.filters["tojson"] = _tojson
-    return environment.from_string(source)
+    def _header_end(self, text: str) -> int:
+        """Where the header of a reply is over, in the template's text before the reply.
 
-
-def _tojson(value: object, indent: int | None = None, **_: object) -> str:
-    """JSON as chat templates expect it: Jinja's own filter escapes HTML."""
-    import json
-
-    return json.dumps(value, ensure_ascii=False, indent=indent)
-
-
-def _scaffold_tokens(text: str, tokenizer: Tokenizer) -> Tokens:
-    """Encode the template's own text; control tokens in it are control tokens."""
-    tokens: list[int] = []
-    control = tokenizer.control
-    for part in _control_pattern(tuple(control)).split(text):
-        if part in control:
-            tokens.append(control[part])
-        elif part:
-            tokens.extend(tokenizer.encode(part))
-    return tuple(tokens)
+        As much as there is of what the template writes before a reply that is to be drafted; it
+        may go on with more in an earlier turn, or with less.
+        """
+        cuts = {len(self.header), *(m.end() for m in re.finditer("\n", self.header))}
+        found = list(self.control.finditer(self.header))
+        for match in found:
+            cuts |= {match.start(), match.end()}
+        least = found[0].end() if found else len(self.header)
+        for cut in sorted((cut for cut in cuts if cut >= least and cut), reverse=True):
+            if (place := text.rfind(self.header[:cut])) >= 0:
+                return place + cut
+        return len(text)
 
 
 @functools.lru_cache(maxsize=32)
 def _control_pattern(control: tuple[str, ...]) -> re.Pattern[str]:
-    """Splits text at control tokens, longest first; never matches where there are none."""
-    ranked = sorted((text for text in control if text), key=len, reverse=True)
-    return re.compile("(" + "|".join(map(re.escape, ranked)) + ")" if ranked else r"((?!))")
+    return control_pattern(control)
 
 
 def transcript(messages: Iterable[Message], *, rings: bool = False) -> str:

@@ -19,6 +19,8 @@ from ringfence.resolution import Resolution as Resolution
 from ringfence.resolution import Resolver
 from ringfence.resolution import Ring as Ring
 from ringfence.resolution import Ruling as Ruling
+from ringfence.tool_calls import ToolCall as ToolCall
+from ringfence.tool_calls import calls_of, name_in, tools_of
 
 _MOST_RINGS = 12
 
@@ -214,17 +216,26 @@ class Message:
         ring: the privilege of the writer.
         content: text; hostile unless you wrote it.
         source: where it comes from (a tool's name, a URL, …), for people.
+        tool_calls: that the message makes; an assistant's only.
+        tool_call_id: of the call that a tool's message answers; may be empty.
+        name: of the tool whose message it is, for templates that print it.
     """
 
     role: str
     ring: Ring
     content: str
     source: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str = ""
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
     """Messages under a policy, oldest first; never empty.
+
+    Attributes:
+        tools: definitions of the tools that the assistant may call; see `tool_calls.tools_of`.
 
     Raises:
         InputError: there is no message.
@@ -232,11 +243,19 @@ class Conversation:
 
     messages: tuple[Message, ...]
     policy: Policy
+    tools: tuple[Mapping[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         """An empty conversation asks for nothing."""
         if not self.messages:
             raise InputError("messages: the conversation is empty; it needs at least one message")
+
+    @property
+    def tools_ring(self) -> Ring:
+        """The ring of tool definitions: whoever builds the application writes them."""
+        roles = self.policy.roles
+        builder = next((role for role in ("developer", "system") if role in roles), None)
+        return self.policy.ring_of(builder) if builder else self.policy.rings[0]
 
     @classmethod
     def of(
@@ -244,17 +263,20 @@ class Conversation:
         messages: Iterable[Mapping[str, Any]],
         policy: Policy | str = "harmony",
         rings: Sequence[str] | None = None,
+        tools: object = None,
     ) -> Conversation:
         """From chat API messages: `role`, `content`, and optionally `name` or `source`.
 
         Content may be a string or a list of `{"type": "text", "text": …}` parts, as in the OpenAI
-        API.
+        API. An assistant's message may carry `tool_calls`, and then no content; a tool's message
+        `tool_call_id` and `name`.
 
         Args:
             messages: oldest first.
             policy: or the name of a preset.
             rings: the name of each message's ring, where the role does not say it. Never take these
                 from whoever wrote the messages.
+            tools: definitions, as in chat APIs.
 
         Raises:
             InputError: a role the policy does not know, or content that is not text; the message
@@ -271,6 +293,7 @@ class Conversation:
                 for index, item in enumerate(items)
             ),
             policy,
+            tools_of(tools),
         )
 
 
@@ -289,7 +312,20 @@ def _message(index: int, item: Mapping[str, Any], policy: Policy, ring_name: str
     source = item.get("source") or item.get("name") or ""
     if not isinstance(source, str):
         raise InputError(f"{where}.source: must be a string, not {type(source).__name__}")
-    return Message(role=role, ring=ring, content=_text(where, item.get("content")), source=source)
+    calls = calls_of(where, item.get("tool_calls"))
+    if calls and role != "assistant":
+        raise InputError(f"{where}.tool_calls: only an assistant's message may call tools")
+    # The API leaves the content out where there are calls; a name matters to templates for tools.
+    content = "" if calls and item.get("content") is None else _text(where, item.get("content"))
+    return Message(
+        role=role,
+        ring=ring,
+        content=content,
+        source=source,
+        tool_calls=calls,
+        tool_call_id=name_in(f"{where}.tool_call_id", item.get("tool_call_id")),
+        name=name_in(f"{where}.name", item.get("name")) if role == "tool" else "",
+    )
 
 
 def _text(where: str, content: object) -> str:

@@ -1,0 +1,121 @@
+"""What a chat template can do, found out by running it. Knows nothing of rings and tokens."""
+
+from __future__ import annotations
+
+import functools
+import os.path
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ringfence.templates import Allowance, TemplateFailed, run
+
+INVENTED = "zeveloper"
+_WORDS = ("qzufirst", "qzusecond")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """A template and the special texts it may print."""
+
+    source: str
+    bos: str = ""
+    eos: str = ""
+
+    def text(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        allowance: Allowance,
+        *,
+        generate: bool = False,
+        tools: Sequence[Any] | None = None,
+    ) -> str:
+        """Run it; see `templates.run`."""
+        variables = {
+            "messages": list(messages),
+            "add_generation_prompt": generate,
+            "bos_token": self.bos,
+            "eos_token": self.eos,
+            "tools": list(tools) if tools else None,
+            "documents": None,
+        }
+        return run(self.source, variables, allowance)
+
+    def tried(self, messages: Sequence[Mapping[str, Any]], *, generate: bool = False) -> str | None:
+        """Run it with an allowance of its own; None where it fails."""
+        try:
+            return self.text(messages, Allowance(seconds=2), generate=generate)
+        except TemplateFailed:
+            return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traits:
+    """Habits of a template.
+
+    Attributes:
+        parts: content must be a list of parts; as plain text it fails or is dropped.
+        developer: treats the role differently from one that was invented.
+        reasoning: shows the reasoning of a last reply that is passed beside its content.
+        header: what it puts in front of a reply that the model is to write; empty if unknown.
+    """
+
+    parts: bool
+    developer: bool
+    reasoning: bool
+    header: str
+
+
+@functools.lru_cache(maxsize=64)
+def traits(program: Program, control: re.Pattern[str]) -> Traits:
+    """Try a template out on messages of its own."""
+    user, other = _WORDS
+
+    def shown(messages: list[dict[str, Any]], *words: str) -> bool:
+        text = program.tried(messages)
+        return text is not None and all(word in text for word in words)
+
+    parts = not shown([_message("user", user)], user) and shown(
+        [_message("user", user, parts=True)], user
+    )
+    reply = _message("assistant", user, parts=parts) | reasoning_fields(other)
+    return Traits(
+        parts=parts,
+        developer=_knows_developer(program, parts),
+        reasoning=shown([_message("user", "x", parts=parts), reply], user, other),
+        header=_header(program, parts, control),
+    )
+
+
+def reasoning_fields(text: str) -> dict[str, str]:
+    """Reasoning under every name that templates read it by."""
+    return {"reasoning_content": text, "reasoning": text, "thinking": text}
+
+
+def _message(role: str, text: str, *, parts: bool = False) -> dict[str, Any]:
+    return {"role": role, "content": [{"type": "text", "text": text}] if parts else text}
+
+
+def _knows_developer(program: Program, parts: bool) -> bool:
+    first, second = _WORDS
+    texts = [
+        program.tried([_message(role, first, parts=parts), _message("user", second, parts=parts)])
+        for role in ("developer", INVENTED)
+    ]
+    known, invented = texts
+    if known is None or first not in known:
+        return False
+    return invented is None or known != invented.replace(INVENTED, "developer")
+
+
+def _header(program: Program, parts: bool, control: re.Pattern[str]) -> str:
+    question = [_message("user", _WORDS[0], parts=parts)]
+    without, with_ = program.tried(question), program.tried(question, generate=True)
+    if without is None or with_ is None:
+        return ""
+    common = len(os.path.commonprefix([without, with_]))
+    for match in control.finditer(with_):
+        if match.start() < common < match.end():
+            common = match.start()
+    return with_[common:]
