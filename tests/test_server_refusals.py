@@ -184,3 +184,25 @@ def test_defaults_that_cannot_be_honoured_stop_the_start() -> None:
         create_app(Parts(), judges={}, settings=ServerSettings(decoder="rain"))
     with pytest.raises(InputError, match="not loaded. Loaded: a"):
         create_app(Parts(), judges={"a": NoZ()}, settings=ServerSettings(principle="b"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"ringfence": {"decoder": "plain"}}, "ringfence.decoder"),
+        ({"ringfence": {"threshold": -1.0}}, "ringfence.threshold"),
+        ({"ringfence": {"exhausted": "best"}}, "ringfence.exhausted"),
+        ({"ringfence": {"search": {"threshold": -1}}}, "ringfence.search"),
+        ({"ringfence": {"principle": "lax"}}, "ringfence.principle"),
+        ({"moderation": {"model": "lax"}}, "moderation.model"),
+    ],
+)
+def test_a_locked_server_lets_no_request_choose_how_it_is_decoded(
+    fields: dict[str, Any], param: str
+) -> None:
+    with serving(judges={"no-z": NoZ(), "lax": NoZ()}, locked=True) as running:
+        assert refused(running, asking(**fields))[0] == param
+        reply = running.client().chat.completions.create(
+            **asking(extra_body={"ringfence": {"budget": {"tokens": 500}}})
+        )
+        assert reply.model_dump()["ringfence"]["decoder"] == "guarded"

@@ -143,12 +143,15 @@ def serve(
             envvar="RINGFENCE_SERVE_KEY", help="What clients must send; required off loopback."
         ),
     ] = None,
+    locked: Annotated[
+        bool | None, typer.Option("--locked", help="Requests may not choose how they are decoded.")
+    ] = None,
     force: Force = False,
 ) -> None:
     """Serve an OpenAI-compatible API. Without --principle it decodes plainly, and says so."""
     from ringfence.commandline import serving
 
-    given = {"host": host, "port": port, "api_key": api_key}
+    given = {"host": host, "port": port, "api_key": api_key, "locked": locked}
     given = {name: value for name, value in given.items() if value is not None}
     _run(serving.serve(_settings(flags), given, force=force))
 

@@ -62,6 +62,8 @@ class Planner:
             Failure: something in the request cannot be honoured; names the field.
         """
         self.check_model(request.model)
+        if self.settings.locked:
+            self._check_locked(request)
         decoder, principle = self._decoder(request)
         policy = request.ringfence.policy or "harmony"
         if policy not in PRESETS:
@@ -80,6 +82,14 @@ class Planner:
             options=self._each(request, options),
             score=isinstance(request, ChatRequest) and request.moderation is not None,
         )
+
+    def _check_locked(self, request: Request) -> None:
+        asked = {f"ringfence.{name}" for name in request.ringfence.model_fields_set - {"budget"}}
+        moderation = request.moderation if isinstance(request, ChatRequest) else None
+        if moderation is not None and moderation.model != self.principle:
+            asked.add("moderation.model")
+        for param in sorted(asked):
+            raise invalid(f"{param}: this server does not let requests choose it", param, "locked")
 
     def check_model(self, name: str) -> None:
         """Refuse models that this server does not have.

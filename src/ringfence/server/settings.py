@@ -27,6 +27,8 @@ class ServerSettings(BaseModel):
         options: what requests leave out. `options.budget` is the hard limit of every request, which
             a request may lower and not raise. Requests without a seed get a fresh one each, unless
             `options.seed` is set.
+        locked: how replies are made is the operator's alone: requests may set nothing of
+            `ringfence` but a lower budget, and no other principle for moderation.
         concurrency: requests that are decoded at once.
         queue: requests that may wait for that; more are refused with 429.
         keepalive: seconds without a committed token after which a stream gets a comment line.
@@ -46,6 +48,7 @@ class ServerSettings(BaseModel):
     decoder: DecoderName | None = None
     principle: str | None = None
     options: Options = Options()
+    locked: bool = False
     concurrency: int = Field(default=8, ge=1, le=4096)
     queue: int = Field(default=64, ge=0, le=65536)
     keepalive: float = Field(default=5.0, gt=0)
