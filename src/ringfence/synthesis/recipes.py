@@ -8,9 +8,11 @@ from types import MappingProxyType
 from ringfence.errors import InputError
 from ringfence.rings import Policy
 from ringfence.synthesis.case import Case, Split
+from ringfence.synthesis.closed_domain import closed_domain
 from ringfence.synthesis.composition import composition
 from ringfence.synthesis.conflict import conflict
 from ringfence.synthesis.draw import Draw
+from ringfence.synthesis.ignorance import ignorance
 from ringfence.synthesis.multi_turn import multi_turn
 from ringfence.synthesis.scene import speakers
 from ringfence.synthesis.tiers import tiers
@@ -19,6 +21,8 @@ RECIPES: Mapping[str, Callable[[Draw], Case]] = MappingProxyType(
     {
         "composition": composition,
         "conflict": conflict,
+        "ignorance": ignorance,
+        "closed-domain": closed_domain,
         "multi-turn": multi_turn,
         "tiers": tiers,
     }

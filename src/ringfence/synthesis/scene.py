@@ -91,7 +91,8 @@ class Scene:
         request = self._asked(ask, rules.get("user", ()))
         if "tool" not in rules:
             return (*turns, self.turn("user", request))
-        return (*turns, *self._looked_up(request, rules["tool"]))
+        page = [*self._page[: self._page_place], *rules["tool"], *self._page[self._page_place :]]
+        return (*turns, *self.looked_up(request, "\n".join(page)))
 
     def turn(self, role: str, content: str, **fields: object) -> Turn:
         """One message, in the ring of its role."""
@@ -111,15 +112,15 @@ class Scene:
         parts = [*rules, ask] if self._rule_first else [ask, *rules]
         return ("\n" if len(ask) > 200 else " ").join(parts)
 
-    def _looked_up(self, request: str, rules: Sequence[str]) -> list[Turn]:
+    def looked_up(self, request: str, page: str) -> list[Turn]:
+        """A request, the call of a reading tool, and the page that it returns."""
         tool = READERS[self.draw.split]
         parameter = "page" if self.draw.split == "train" else "title"
-        page = [*self._page[: self._page_place], *rules, *self._page[self._page_place :]]
         call = {"name": tool["name"], "arguments": {parameter: self._noun}}
         return [
             self.turn("user", request),
             self.turn("assistant", "", tool_calls=(call,)),
-            self.turn("tool", "\n".join(page), name=tool["name"], source=self._noun),
+            self.turn("tool", page, name=tool["name"], source=self._noun),
         ]
 
 

@@ -118,7 +118,7 @@ def _join(text: str, constraint: Constraint, joint: str, desk: Desk) -> str:
 
 
 def _loud_first(text: str, constraint: Constraint, answer: str, desk: Desk) -> str:
-    return f"ANSWER: {text}"
+    return f"ANSWER: {text} So it is."
 
 
 def _loud_last(text: str, constraint: Constraint, answer: str, desk: Desk) -> str:
