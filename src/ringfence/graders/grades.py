@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 LONGEST = 1_000_000
 """Characters up to which every check reads all of a reply."""
-READING = 50_000_000
+READING = 20_000_000
 """Characters that one grader may read in all, a costly check counting each several times."""
 SHOWN = 60
 
@@ -77,6 +77,10 @@ class Check(BaseModel):
     cost: ClassVar[int] = 1
     any_length: ClassVar[bool] = False
 
+    def price(self, length: int) -> int:
+        """What reading a reply of so many characters counts (see `READING`)."""
+        return min(length, LONGEST) * self.cost
+
     def look(self, seen: Seen) -> Grade:
         """The verdict; never raises, whatever was seen."""
         raise NotImplementedError
@@ -87,7 +91,7 @@ def examine(check: Check, seen: Seen) -> Grade:
     length = len(seen.reply)
     if length > LONGEST and not check.any_length:
         return undecided(f"a reply of {length:,} characters is too long to check")
-    if not seen.pay(min(length, 2 * LONGEST) * check.cost):
+    if not seen.pay(check.price(length)):
         return undecided(f"too many checks for a reply of {length:,} characters")
     return check.look(seen)
 

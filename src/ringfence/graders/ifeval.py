@@ -234,7 +234,9 @@ INSTRUCTIONS: dict[str, tuple[tuple[str, ...], Callable[[_Arguments], Data]]] = 
     "change_case:capital_word_frequency": (
         ("capital_frequency", "capital_relation"),
         lambda given: _bounded(
-            given.capital_relation, given.capital_frequency, {"check": "capital_words"}
+            given.capital_relation,
+            given.capital_frequency,
+            {"check": "capital_words", "joined": False},
         ),
     ),
     "change_case:english_capital": ((), lambda given: _cased("upper")),

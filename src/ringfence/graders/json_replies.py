@@ -21,7 +21,7 @@ from ringfence.graders.grades import Check, Grade, Seen, shown, undecided, verdi
 from ringfence.graders.optional import library, require
 from ringfence.graders.patterns import Program
 
-STEPS = 100_000
+STEPS = 20_000
 _KEYWORDS = frozenset(
     "$comment $defs $ref $schema additionalProperties allOf anyOf const contains default"
     " definitions dependentRequired deprecated description else enum examples"
@@ -35,7 +35,7 @@ _NAMED_SCHEMAS = ("$defs", "definitions", "properties", "patternProperties")
 _ONE_SCHEMA = (
     "additionalProperties contains else if items not propertyNames then".split()
 )  # and no others
-_FENCE = re.compile(r"```[A-Za-z]*[ \t]*\n(.*)\n[ \t]*```", re.DOTALL)
+_FENCE = re.compile(r"```[A-Za-z]*(?=[\s{\[\"])(.*)```", re.DOTALL)
 
 
 class TooManySteps(Exception):

@@ -103,6 +103,10 @@ class Leak(Check):
             raise ValueError(f"text needs at least {FEWEST_SIGNS} letters or digits")
 
     @override
+    def price(self, length: int) -> int:
+        return min(length, READ) * self.cost
+
+    @override
     def look(self, seen: Seen) -> Grade:
         reply, whole = seen.reply, True
         if len(reply) > READ:

@@ -8,7 +8,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from ringfence.graders.grades import Bounded, Flag, Grade, Seen, verdict
-from ringfence.graders.pieces import lines, paragraphs, sentences, words
+from ringfence.graders.pieces import capital_words, lines, paragraphs, sentences, words
 
 
 class Characters(Bounded):
@@ -40,10 +40,12 @@ class CapitalWords(Bounded):
 
     check: Literal["capital_words"]
     cost = 4
+    joined: Flag = True
+    """"DON'T" is one word; otherwise two, and "I'm" has one."""
 
     @override
     def look(self, seen: Seen) -> Grade:
-        found = sum(1 for word in words(seen.reply) if word.isupper())
+        found = sum(1 for _ in capital_words(seen.reply, joined=self.joined))
         return self.within(found, "words in capitals")
 
 

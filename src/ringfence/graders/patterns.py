@@ -89,15 +89,22 @@ class Program:
     def _inside(self, part: bytes) -> bool:
         return bool(part) and self._regexp.search(part) is not None
 
-    def count(self, text: str, enough: int) -> int | None:
-        """Matches that do not overlap, up to `enough`; None if that would take too long."""
+    def price(self, length: int) -> int:
+        """What searching a text counts (see `READING`); ten steps are about one character."""
+        return min(length * self.size, STEPS) // 10
+
+    def count(self, text: str, enough: int, seen: Seen) -> int | None:
+        """Matches that do not overlap, up to `enough`; None if that would take too long.
+
+        Pays for each search.
+        """
         data = text.encode("utf-8", "replace")
         left = STEPS
         found = place = 0
         while found < enough:
             # Each search may read all the rest, so many matches cost the square of the text.
             left -= (len(data) - place + 1) * self.size
-            if left < 0:
+            if left < 0 or not seen.pay(self.price(len(data) - place)):
                 return None
             match = self._regexp.search(data, place)
             if match is None:
@@ -125,6 +132,10 @@ class Regex(Check):
     pattern: Pattern
     full: Flag = False
     """It must match all of the reply, outer space left out."""
+
+    @override
+    def price(self, length: int) -> int:
+        return Program.of(self.pattern).price(length)
 
     @override
     def look(self, seen: Seen) -> Grade:

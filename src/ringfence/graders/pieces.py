@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterator
 
 _JOINED = re.compile(r"\w+(?:['’\-]\w+)*")
+_WRITTEN = re.compile(r"\w+(?:['’\-./]\w+)*")
+_APART = re.compile(r"\w+(?:[\-./]\w+)*")
 _WORD = re.compile(r"\w+")
 _BLANK = re.compile(r"\n[^\S\n]*\n\s*")
 _ITEM = re.compile(r"[^\S\n]*(?:[-*+•]|\d{1,4}[.)])[^\S\n]")
@@ -34,6 +36,12 @@ def words(text: str, *, joined: bool = True) -> Iterator[str]:
     Scripts without spaces give a word for every run between spaces or punctuation.
     """
     return (found.group() for found in (_JOINED if joined else _WORD).finditer(text))
+
+
+def capital_words(text: str, *, joined: bool = True) -> Iterator[str]:
+    """Words in capitals; "U.S." and "I/O" are one each, and so is "DON'T" if `joined`."""
+    pattern = _WRITTEN if joined else _APART
+    return (found.group() for found in pattern.finditer(text) if found.group().isupper())
 
 
 def lines(text: str) -> list[str]:
@@ -92,11 +100,14 @@ def _ends(text: str, start: int, end: re.Match[str]) -> bool:
         return not first.islower()
     # Forty characters hold any abbreviation; all of the sentence would make this quadratic.
     before = text[max(start, end.start() - 40) : end.start()]
-    token = (before.split() or [""])[-1].lower().lstrip("\"'“‘([*_")
+    word = (before.split() or [""])[-1].lstrip("\"'“‘([*_")
+    token = word.lower()
     if not first:
         return True
-    if token in _BEFORE_NAMES or (len(token) == 1 and token.isalpha() and token != "i"):
+    if token in _BEFORE_NAMES or (len(word) == 1 and word.isupper() and word != "I"):
         return False
     if token in _ANYWHERE:
         return first.isupper()
+    if token.isdecimal():
+        return not first.islower()
     return True

@@ -164,19 +164,18 @@ class ToolCall(Check):
             number = sum(1 for call in calls if self._is(call))
         except _Unreadable as error:
             return undecided(str(error))
-        what = f"{number or 'no'} such calls of {shown(self.name)}"
-        return verdict(
-            (number > 0) is self.made, f"{what}, wanted {'some' if self.made else 'none'}"
-        )
+        wanted = "some" if self.made else "none"
+        reason = f"{number or 'no'} such calls of {shown(self.name)}, wanted {wanted}"
+        return verdict((number > 0) is self.made, reason)
 
     def _is(self, call: Any) -> bool:
         if not isinstance(call, Mapping) or call.get("name") != self.name:
             return False
         given = _arguments(call.get("arguments", {}))
-        return all(
-            key in given and same(given[key], value) for key, value in self.arguments.items()
-        ) and all(
-            key in given and _holds(given[key], part) for key, part in self.containing.items()
+        if not self.arguments.keys() | self.containing.keys() <= given.keys():
+            return False
+        return all(same(given[key], value) for key, value in self.arguments.items()) and all(
+            _holds(given[key], part) for key, part in self.containing.items()
         )
 
 

@@ -160,7 +160,7 @@ class Count(Bounded):
         what = f"times {shown(self.text or self.pattern or '')}"
         found: int | None
         if self.pattern is not None:
-            found = Program.of(self.pattern).count(seen.reply, enough)
+            found = Program.of(self.pattern).count(seen.reply, enough, seen)
         else:
             text = folded(self.text or "", self.ignore_case)
             reply = folded(seen.reply, self.ignore_case)
