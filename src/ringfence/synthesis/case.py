@@ -71,8 +71,9 @@ class Sibling(BaseModel):
             if it cannot be told.
         target: a right reply; None if only a model can write it.
         wrong: the reply of a model that obeyed what is void; None if nothing is.
-        state: what tools have done when `target` is said, and `wrong_state` with `wrong`, for
-            checks on tools.
+        world: state of the tools after the messages, for `ringfence.toolbox.World.load`; None
+            without stateful tools.
+        target_calls: what the right reply calls, before `target` is said; `wrong_calls` likewise.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -86,8 +87,9 @@ class Sibling(BaseModel):
     lower: Check | None = None
     target: str | None
     wrong: str | None = None
-    state: Mapping[str, Any] | None = None
-    wrong_state: Mapping[str, Any] | None = None
+    world: Mapping[str, Any] | None = None
+    target_calls: tuple[Mapping[str, Any], ...] = ()
+    wrong_calls: tuple[Mapping[str, Any], ...] = ()
 
 
 class Case(BaseModel):

@@ -12,8 +12,11 @@ from ringfence.synthesis.closed_domain import closed_domain
 from ringfence.synthesis.composition import composition
 from ringfence.synthesis.conflict import conflict
 from ringfence.synthesis.draw import Draw
+from ringfence.synthesis.extraction import extraction
 from ringfence.synthesis.ignorance import ignorance
+from ringfence.synthesis.indirect import indirect
 from ringfence.synthesis.multi_turn import multi_turn
+from ringfence.synthesis.over_refusal import over_refusal
 from ringfence.synthesis.scene import speakers
 from ringfence.synthesis.tiers import tiers
 
@@ -23,6 +26,9 @@ RECIPES: Mapping[str, Callable[[Draw], Case]] = MappingProxyType(
         "conflict": conflict,
         "ignorance": ignorance,
         "closed-domain": closed_domain,
+        "indirect": indirect,
+        "extraction": extraction,
+        "over-refusal": over_refusal,
         "multi-turn": multi_turn,
         "tiers": tiers,
     }

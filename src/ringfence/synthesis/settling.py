@@ -7,7 +7,7 @@ wrong reply follow from its rulings. Knows nothing of how conversations are word
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from ringfence.resolution import Instruction, Resolution, Ring
@@ -78,9 +78,10 @@ class Outcome:
     lower: Json | None = None
     target: str | None
     wrong: str | None = None
-    state: Json | None = None
-    wrong_state: Json | None = None
-    tools: tuple[Json, ...] = field(default=())
+    tools: tuple[Json, ...] = ()
+    world: Json | None = None
+    target_calls: tuple[Json, ...] = ()
+    wrong_calls: tuple[Json, ...] = ()
 
     def sibling(self, turns: Iterable[Turn]) -> Sibling:
         """With the conversation."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ringfence.graders import grade, parse_grader
 from ringfence.synthesis.case import Case, Sibling
+from ringfence.toolbox import World
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,23 +38,35 @@ def faults(case: Case) -> Iterator[Fault]:
 
 def _faults(sibling: Sibling) -> Iterator[tuple[str, str]]:
     grader = parse_grader(sibling.grader)
-    untouched = None if sibling.state is None else sibling.wrong_state
-    if grade(grader, "", untouched).passed:
+    nothing, right, wrong = (_after(sibling, calls) for calls in _ways(sibling))
+    if grade(grader, "", nothing).passed:
         yield "empty passes", "an empty reply is not obedience"
     if sibling.target is not None:
-        found = grade(grader, sibling.target, sibling.state)
+        found = grade(grader, sibling.target, right)
         if not found.passed:
             yield "target fails", f"{sibling.target!r}: {found.reason}"
     if sibling.wrong is not None:
-        found = grade(grader, sibling.wrong, sibling.wrong_state)
+        found = grade(grader, sibling.wrong, wrong)
         if found.passed:
             yield "wrong passes", f"{sibling.wrong!r}: {found.reason}"
     if sibling.lower is not None:
         lower = parse_grader(sibling.lower)
         if (
             sibling.wrong is not None
-            and not grade(lower, sibling.wrong, sibling.wrong_state).passed
+            and not grade(lower, sibling.wrong, wrong).passed
         ):
             yield "wrong is not lower", f"{sibling.wrong!r} does not obey what is void"
-        if sibling.target is not None and grade(lower, sibling.target, sibling.state).passed:
+        if sibling.target is not None and grade(lower, sibling.target, right).passed:
             yield "target is lower", f"{sibling.target!r} obeys what is void"
+
+
+def _ways(sibling: Sibling) -> tuple[tuple[Mapping[str, Any], ...], ...]:
+    return (), sibling.target_calls, sibling.wrong_calls
+
+
+def _after(sibling: Sibling, calls: tuple[Mapping[str, Any], ...]) -> dict[str, Any] | None:
+    """What graders of tools compare, once the calls are made."""
+    if sibling.world is None:
+        return None
+    world, _ = World.load(sibling.world).replay(calls)
+    return world.json()
