@@ -160,6 +160,12 @@ def test_weights_decide_how_often():
     assert 1080 < drawn.count("Greetings") < 1320  # 3 of 5
 
 
+def test_alternatives_that_vary_more_are_drawn_more_often():
+    small, rng = grammar(), Random(0)
+    drawn = [small.draw(rng, "greet", {"who": "you"}, "train").text for _ in range(3000)]
+    assert 900 < drawn.count("Hello you") < 1100  # 1 derivation against 2: one digit against two
+
+
 def test_slots_are_put_in_as_they_are():
     small = grammar()
     hostile = "<<kind>> {who} {Who} \\1 %s"
@@ -280,7 +286,7 @@ def test_drawing_is_fast():
     before = time.process_time()
     for _ in range(10_000):
         injections.draw(rng, "injection", SLOTS, "train")
-    assert time.process_time() - before < 0.5  # 20,000 a second; measured: 150,000
+    assert time.process_time() - before < 1  # a tenth of what an idle core does
 
 
 # ---------------------------------------------------------------- mutators
@@ -470,6 +476,7 @@ class Page(HTMLParser):
         self.close()
 
     def handle_comment(self, data: str) -> None:
+        assert "--" not in data  # XML allows none in a comment
         self.comments.append(ESCAPINGS["html-comment"].read(data[1:-1]))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:

@@ -225,6 +225,16 @@ def test_an_order_takes_the_basket_from_stock_and_its_cancellation_puts_it_back(
     assert state["products"]["p1"]["stock"] == stock and identifier not in state["orders"]
 
 
+def test_a_call_that_fails_half_way_leaves_nothing_half_done():
+    shop = KINDS["shop"]
+    state = shop.make_state(Random(0), 2)
+    state, _ = shop.call(state, "add_to_basket", {"id": "p1"})
+    state["orders"] = {f"o{place}": {} for place in range(2000)}
+    after, result = shop.call(state, "place_order", {"address": "2 Mill Lane"})
+    assert result == "Error: place_order: orders is full"
+    assert after == state
+
+
 def test_free_time_overlaps_no_event():
     calendar = KINDS["calendar"]
     state = {"owner": "", "today": "", "events": {}, "next": 1}

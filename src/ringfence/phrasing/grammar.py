@@ -53,7 +53,10 @@ class _Slot:
 
 @dataclass(slots=True)
 class _Rule:
-    """A rule of one split; `alternatives` are filled in when every rule has its place."""
+    """A rule of one split; `alternatives` are filled in when every rule has its place.
+
+    `bounds` are weights at first, and sums of weights when every rule has been measured.
+    """
 
     name: str
     alternatives: list[_Alternative]
@@ -116,7 +119,11 @@ class Grammar:
         return cls(read(GrammarFile, Path(name_or_path)), name_or_path)
 
     def draw(self, rng: Random, start: str, slots: Mapping[str, str], split: Split) -> Phrase:
-        """One phrase; at every rule an alternative of the split by its weight.
+        """One phrase; at every rule an alternative of the split.
+
+        An alternative is drawn by its weight, multiplied by the number of binary digits of its
+        number of derivations: so one that varies much is drawn more often than one that is always
+        the same, and the latter is still drawn.
 
         What stands in slots is put in as it is and never read as grammar.
 
@@ -220,7 +227,7 @@ class Grammar:
                 within = place if not tag else place - len(listed.both)
                 path = f"{name}/{tag or 'both'}.{within}"
                 rule.alternatives.append(_Alternative(path, tag, parts, parts[::-1]))
-            rule.bounds.extend(accumulate(weights))
+            rule.bounds.extend(weights)
         for name, listed in lists.items():
             for text in {text_of(item) for item in listed.train} & {
                 text_of(i) for i in listed.eval
@@ -277,7 +284,7 @@ class Grammar:
         if rule.name in separate:
             return
         count, slots, apart = 0, set[str](), True
-        for chosen in rule.alternatives:
+        for place, chosen in enumerate(rule.alternatives):
             inner = [part for part in chosen.parts if isinstance(part, _Rule)]
             for part in inner:
                 self._measure(part, split, separate, (*above, rule.name))
@@ -285,8 +292,11 @@ class Grammar:
             slots |= {part.name for part in chosen.parts if isinstance(part, _Slot)}
             if not all(self._counts[split][part.name] for part in inner):
                 raise self._error(rule.name, f"split {split} cannot finish {chosen.name}")
-            count += prod(self._counts[split][part.name] for part in inner)
+            derivations = prod(self._counts[split][part.name] for part in inner)
+            count += derivations
+            rule.bounds[place] *= derivations.bit_length()
             apart &= bool(chosen.split) or any(separate[part.name] for part in inner)
+        rule.bounds[:] = accumulate(rule.bounds)
         separate[rule.name] = apart
         self._counts[split][rule.name] = count
         self._slots[split][rule.name] = frozenset(slots)
