@@ -31,7 +31,7 @@ ROWS = [
     ("placement",),
     ("tracing",),
     ("rendering", "statistics", "embedding", "toolbox", "graders"),
-    ("judges", "engines"),
+    ("judges", "engines", "audit"),
     ("budget", "judge_check", "tree"),
     ("options", "search"),
     ("decoders",),

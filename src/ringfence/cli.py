@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from ringfence.commandline.failures import INTERRUPTED, say
+from ringfence.commandline.failures import INTERRUPTED, say, told
 from ringfence.commandline.flags import Flags, shared
 
 if TYPE_CHECKING:
@@ -181,6 +181,24 @@ def judge_check(
         return report.at_chance
 
     if _run(work()) and not force:
+        raise typer.Exit(1)
+
+
+@app.command()
+def audit(
+    model: Annotated[
+        str, typer.Argument(help="embedded, a GGUF file, a model folder or a template (.jinja).")
+    ],
+    policy: Annotated[str, typer.Option(help="Which roles are of different rings.")] = "harmony",
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """What a model's chat template does to rings; exit code 1 where one is lost."""
+    from ringfence.commandline import auditing, terminal
+
+    with told():
+        report = auditing.audited(model, policy)
+        auditing.show(report, terminal.console(), as_json=json)
+    if report.lost:
         raise typer.Exit(1)
 
 

@@ -25,7 +25,7 @@ _SCHEMA = frozenset(
     "maxLength additionalProperties $ref $defs examples strict return response string number "
     "integer boolean object array null".split()
 )
-Kind = Literal["content", "reasoning", "call", "name", "tool", "detail"]
+Kind = Literal["content", "reasoning", "call", "called", "name", "tool", "detail"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,8 +36,9 @@ class Piece:
         message: whose it is; None for tool definitions.
         ring: level of the writer.
         text: what it says.
-        kind: a message's text comes out once, in order; what is called, and the names and
-            descriptions of tools, at least once; a tool result's name and details of tools may not.
+        kind: a message's text (`content`) comes out once and in order; what is called and with
+            what (`called`, `call`), and names and descriptions of tools (`tool`), at least once;
+            a reply's `reasoning`, the `name` at a tool's result and a tool's `detail` may not.
     """
 
     message: int | None
@@ -105,6 +106,7 @@ class Layout:
     notes: list[str] = field(default_factory=list)
     turns: list[_Turn] = field(default_factory=list)
     _strings: dict[tuple[int | None, str], int] = field(default_factory=dict)
+    _names: dict[tuple[int, str], int] = field(default_factory=dict)
 
     def messages(self, dress: Dress) -> list[dict[str, Any]]:
         """What the template gets; `dress` gives the text of a piece by its number."""
@@ -131,7 +133,7 @@ class Layout:
                 {
                     "type": "function",
                     "function": {
-                        "name": dress(self._strings[number, call.name]),
+                        "name": dress(self._names[number, call.name]),
                         "arguments": self._arguments(number, call.arguments, call.parsed, dress),
                     },
                 }
@@ -141,7 +143,7 @@ class Layout:
         if source.tool_call_id and turn.role == source.role:
             made["tool_call_id"] = source.tool_call_id
         if source.name and turn.role == source.role:
-            made["name"] = dress(self._strings[number, source.name])
+            made["name"] = dress(self._names[number, source.name])
         return made
 
     def _arguments(
@@ -243,17 +245,20 @@ def _turn(made: Layout, number: int, message: Message) -> _Turn:
         text = thought[2].lstrip("\n")
         spoken = thought[1].strip("\n")
         reasoning = made.add(Piece(message=number, ring=level, text=spoken, kind="reasoning"))
-    texts = [made.add(Piece(message=number, ring=level, text=text, kind="content"))]
+    texts = []
+    if text.strip() or not message.tool_calls:  # beside a call, no text is nothing to be lost
+        texts = [made.add(Piece(message=number, ring=level, text=text, kind="content"))]
     strings: dict[str, Kind] = {}
     for call in message.tool_calls:
         if call.parsed is None or made.plan.arguments_as_text:
             strings[call.arguments] = "call"
         else:
             _collect(call.parsed, strings, "call")
-        strings[call.name] = "call"
-    if message.name:
-        strings[message.name] = "name"
     made.add_strings(number, level, strings)
+    named: dict[str, Kind] = {call.name: "called" for call in message.tool_calls}
+    for name, kind in (named | ({message.name: "name"} if message.name else {})).items():
+        piece = Piece(message=number, ring=level, text=name, kind=kind)
+        made._names[number, name] = made.add(piece)
     return _Turn(message.role, texts, message, number, reasoning=reasoning)
 
 

@@ -174,7 +174,7 @@ def _placed(
             made.messages(dress), allowance, generate=generate, tools=made.tools(dress)
         )
 
-    first = ""
+    failures: list[tuple[int, str]] = []
     for plan in plans(conversation, known):
         made = layout(conversation, plan, known, marks.enclosed)
         try:
@@ -185,12 +185,13 @@ def _placed(
                 "render with another template."
             ) from None
         except TemplateRefused as error:
-            first = first or f"the chat template refuses this conversation: {error}"
+            failures.append((1, f"the chat template refuses this conversation: {error}"))
         except TemplateFailed as error:
-            first = first or f"the chat template of {name} fails: {error}"
+            failures.append((2, f"the chat template of {name} fails: {error}"))
         except Unfit as error:
-            first = first or str(error)
-    raise RenderingError(first)
+            failures.append((0, str(error)))
+    # What a template drops says more than what it refuses, and that more than how it fails.
+    raise RenderingError(min(failures, key=lambda failure: failure[0])[1])
 
 
 @dataclass(slots=True)
@@ -210,7 +211,7 @@ class _Writer:
     def rendering(self, order: Order, notes: tuple[str, ...]) -> Rendering:
         """Everything that was followed, as tokens."""
         writers = [None if index is None else self.pieces[index] for index, _ in order]
-        replies = [self._reply_of(writer) for writer in writers]
+        replies = self._by_reply(order)
         last = {reply: place for place, reply in enumerate(replies)}
         ended: int | None = None
         for place, (writer, (_, text)) in enumerate(zip(writers, order, strict=True)):
@@ -242,9 +243,21 @@ class _Writer:
             ),
         )
 
-    def _reply_of(self, piece: Piece | None) -> int | None:
-        """The assistant's message that a piece belongs to."""
-        if piece is None or piece.message is None:
+    def _by_reply(self, order: Order) -> list[int | None]:
+        """The assistant's message that each part belongs to.
+
+        Templates repeat the name of a called tool at its result: that is not the model's.
+        """
+        seen: set[int] = set()
+        replies = []
+        for index, _ in order:
+            again = index in seen and index is not None and self.pieces[index].kind == "called"
+            replies.append(None if index is None or again else self._reply_of(self.pieces[index]))
+            seen |= {index} if index is not None else set()
+        return replies
+
+    def _reply_of(self, piece: Piece) -> int | None:
+        if piece.message is None:
             return None
         return (
             piece.message if self.conversation.messages[piece.message].role == "assistant" else None

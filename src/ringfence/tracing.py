@@ -104,10 +104,7 @@ def _noted(order: Order, layout: Layout) -> Order:
             layout.notes.append(
                 f"messages[{piece.message}]: the template leaves out the reasoning of this reply"
             )
-        elif (
-            piece.kind == "content"
-            and not layout.conversation.messages[piece.message or 0].tool_calls
-        ):
+        elif piece.kind == "content":
             layout.notes.append(f"messages[{piece.message}]: is blank; the template may ignore it")
         left_out += piece.kind == "detail"
     if left_out:
@@ -120,7 +117,7 @@ def _check(order: Order, pieces: Sequence[Piece]) -> None:
     seen = [index for index, _ in order if index is not None]
     present = set(seen)
     for index, piece in enumerate(pieces):
-        if index in present or piece.kind not in ("content", "call", "tool"):
+        if index in present or piece.kind not in ("content", "call", "called", "tool"):
             continue
         if piece.kind == "tool":
             raise Unfit(

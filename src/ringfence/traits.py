@@ -106,7 +106,9 @@ def _knows_developer(program: Program, parts: bool) -> bool:
     known, invented = texts
     if known is None or first not in known:
         return False
-    return invented is None or known != invented.replace(INVENTED, "developer")
+    for form in (str, str.upper, str.capitalize):
+        invented = invented and invented.replace(form(INVENTED), form("developer"))
+    return known != invented
 
 
 def _header(program: Program, parts: bool, control: re.Pattern[str]) -> str:
