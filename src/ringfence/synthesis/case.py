@@ -100,9 +100,12 @@ class Case(BaseModel):
         policy: its name; rings of messages are names of its rings, highest first in `rings`.
         index: number of the draw: seed, recipe and index make the case.
         domain: the trade the conversation plays in.
-        families: what it was made of: constraint families, base tasks, carriers, tools.
+        families: what it was made of: constraint families, base tasks, carriers, tools; what
+            begins with `shape:` is no material, and in both splits.
         siblings: `reference`, `aligned`, `conflict`, `lower-only`, `role-swapped`, and further ones
             that a recipe names.
+        reply_ring: ring of the reply.
+        attempt: how many draws before were thrown away because they were not sound.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -112,11 +115,13 @@ class Case(BaseModel):
     split: Split
     policy: str
     rings: tuple[str, ...]
+    reply_ring: str
     seed: int
     index: int
     domain: str
     families: tuple[str, ...]
     siblings: Mapping[str, Sibling]
+    attempt: int = 0
 
     def line(self) -> str:
         """As one line of JSON, without what is empty."""

@@ -78,7 +78,7 @@ class _ClosedDomain:
                 quoted=(self.rule, self.name, self.apply(self.clean)),
             ),
         }
-        families = (f"transformation:{self.name}", self.injection.demand.split()[0])
+        families = (f"transformation:{self.name}",)
         return case_of(draw, families, siblings)
 
     def sibling(

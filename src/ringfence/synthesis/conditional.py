@@ -91,7 +91,7 @@ class _Conditional:
                 "user", f"{rule}\n\n{first}", trigger=True, above=self.override
             ),
         }
-        return case_of(draw, ("conditional", self.task.name), siblings)
+        return case_of(draw, ("shape:conditional", self.task.name), siblings)
 
     def sibling(
         self,

@@ -27,6 +27,7 @@ class Draw:
     Attributes:
         domain: key of the trade.
         words: slots that have one value throughout the case, such as the name of the firm.
+        attempt: 0, or the number of a further draw for the same case.
     """
 
     seed: int
@@ -34,13 +35,15 @@ class Draw:
     split: Split
     index: int
     policy: Policy
+    attempt: int = 0
     rng: random.Random = field(init=False)
     domain: str = field(init=False)
     words: dict[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
         """Seed, and settle on a world."""
-        self.rng = random.Random(f"{self.seed}/{self.recipe}/{self.split}/{self.index}")
+        name = f"{self.seed}/{self.recipe}/{self.split}/{self.index}"
+        self.rng = random.Random(f"{name}/{self.attempt}" if self.attempt else name)
         self.domain = self.choice(tuple(catalogue.domains()))
         names = catalogue.names(self.split)
         firm = self.choice(names["firm"]) + self.choice(("", " & Co", " House", " Services", " 24"))

@@ -237,7 +237,6 @@ class _Indirect:
 
     def _planted(self, world: World, text: str) -> tuple[World, Plant]:
 
-
         return world.plant(Random(self.plant_seed), self.kind.name, text)
 
     def _carried(self, text: str) -> str:
@@ -272,5 +271,3 @@ class _Indirect:
 def function_names(split: Split) -> set[str]:
     """Names of all functions of a split's tools."""
     return {function.name for kind in tool_kinds(split) for function in kind.functions}
-
-

@@ -42,7 +42,7 @@ class _Talk:
             "role-swapped": self.sibling((speaker, second), ("user", first)),
             "same-ring": self.sibling(("user", first), ("user", second)),
         }
-        families = (first.family, self.task.name, f"fillers:{len(self.fillers)}")
+        families = (first.family, self.task.name, f"shape:fillers-{len(self.fillers)}")
         return case_of(self.draw, families, siblings)
 
     def reference(self) -> Sibling:
@@ -68,7 +68,7 @@ class _Talk:
         return settle(self.draw, self.task, everything, self.scene.seed).sibling(turns)
 
     def _history(self, opener: str, kept: list[Constraint]) -> list[Turn]:
-        """Questions and answers before the last; the rule stands in the first message, if at all."""
+        """Questions and answers before the last; `opener` is said first."""
         turns = []
         if opener and not self.fillers:
             turns.append(self.scene.turn("user", opener))

@@ -69,7 +69,7 @@ class _OverRefusal:
             "lower-only": self.withdrawn(),
             "role-swapped": self.from_above(),
         }
-        return case_of(self.draw, (f"lookalike:{self.kind}", task.name), siblings)
+        return case_of(self.draw, (f"shape:{self.kind}", task.name), siblings)
 
     def allowed(self, task: Task, request: str, *, persona: bool = True) -> Sibling:
         """Looks bad, is fine."""

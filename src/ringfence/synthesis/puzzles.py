@@ -81,7 +81,7 @@ def _weekday(draw: Draw) -> tuple[str, str, str]:
 def _later_month(draw: Draw) -> tuple[str, str, str]:
     start, ahead = draw.number(0, 11), draw.number(2, 30)
     month = _MONTHS[(start + ahead) % 12]
-    ask = f"A contract begins in {_MONTHS[start]} and runs for {ahead} months. In which month is it over?"
+    ask = f"A lease begins in {_MONTHS[start]} and runs {ahead} months. In which month is it over?"
     return ask, month, f"By then the month is {month}."
 
 
@@ -119,8 +119,8 @@ def _nth_letter(draw: Draw) -> tuple[str, str, str]:
     letter = word[place].upper()
     code = f"{letter}{draw.number(10, 99)}"
     ask = (
-        f"Shelf codes here are the {ordinal} letter of a word, as a capital, and then a number. What "
-        f"is the code for the word {word} and the number {code[1:]}?"
+        f"Shelf codes here are the {ordinal} letter of a word, as a capital, and then a number. "
+        f"What is the code for the word {word} and the number {code[1:]}?"
     )
     return ask, code, f"The shelf code is {code}."
 

@@ -18,8 +18,10 @@ from ringfence.synthesis.indirect import indirect
 from ringfence.synthesis.multi_turn import multi_turn
 from ringfence.synthesis.over_refusal import over_refusal
 from ringfence.synthesis.scene import speakers
+from ringfence.synthesis.soundness import faults
 from ringfence.synthesis.tiers import tiers
 
+_ATTEMPTS = 20
 RECIPES: Mapping[str, Callable[[Draw], Case]] = MappingProxyType(
     {
         "composition": composition,
@@ -54,11 +56,32 @@ def named(names: str) -> tuple[str, ...]:
     return chosen
 
 
-def make(recipe: str, *, seed: int, index: int, split: Split, policy: Policy) -> Case:
+def make(
+    recipe: str, *, seed: int, index: int, split: Split, policy: Policy, attempt: int = 0
+) -> Case:
     """Case `index` of a recipe; depends on nothing but the arguments.
 
     Raises:
         InputError: the policy lacks a role that cases need.
     """
     speakers(policy)
-    return RECIPES[recipe](Draw(seed=seed, recipe=recipe, split=split, index=index, policy=policy))
+    draw = Draw(seed=seed, recipe=recipe, split=split, index=index, policy=policy, attempt=attempt)
+    return RECIPES[recipe](draw)
+
+
+def make_sound(recipe: str, *, seed: int, index: int, split: Split, policy: Policy) -> Case:
+    """As `make`, checked: a case with a fault is drawn anew, and says how often it was.
+
+    Raises:
+        InputError: the policy lacks a role that cases need, or lets no sound case be made.
+    """
+    for attempt in range(_ATTEMPTS):
+        case = make(recipe, seed=seed, index=index, split=split, policy=policy, attempt=attempt)
+        fault = next(faults(case), None)
+        if fault is None:
+            return case
+    assert fault is not None
+    raise InputError(
+        f"policy {policy.name}: no sound case of recipe {recipe} in {_ATTEMPTS} draws: "
+        f"{fault.sibling}: {fault.kind}: {fault.reason}"
+    )

@@ -203,11 +203,13 @@ def case_of(draw: Draw, families: Iterable[str], siblings: dict[str, Sibling]) -
         split=draw.split,
         policy=draw.policy.name,
         rings=tuple(ring.name for ring in draw.policy.rings),
+        reply_ring=draw.policy.ring_of("assistant").name,
         seed=draw.seed,
         index=draw.index,
         domain=draw.domain,
         families=tuple(dict.fromkeys(families)),
         siblings=siblings,
+        attempt=draw.attempt,
     )
 
 

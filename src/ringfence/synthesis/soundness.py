@@ -51,10 +51,7 @@ def _faults(sibling: Sibling) -> Iterator[tuple[str, str]]:
             yield "wrong passes", f"{sibling.wrong!r}: {found.reason}"
     if sibling.lower is not None:
         lower = parse_grader(sibling.lower)
-        if (
-            sibling.wrong is not None
-            and not grade(lower, sibling.wrong, wrong).passed
-        ):
+        if sibling.wrong is not None and not grade(lower, sibling.wrong, wrong).passed:
             yield "wrong is not lower", f"{sibling.wrong!r} does not obey what is void"
         if sibling.target is not None and grade(lower, sibling.target, right).passed:
             yield "target is lower", f"{sibling.target!r} obeys what is void"

@@ -79,7 +79,7 @@ class _Tiers:
             self.high.family,
             *(item.family for item in self.beside),
             self.task.name,
-            f"tiers:{len(self.draw.policy.rings)}",
+            f"shape:tiers-{len(self.draw.policy.rings)}",
         )
         return case_of(self.draw, families, siblings)
 

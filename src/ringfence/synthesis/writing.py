@@ -1,0 +1,263 @@
+"""The folder of a run, safe against crashes at any moment. Knows nothing of how cases are made.
+
+While a run lasts, lines are appended to `cases.jsonl.partial`, whose first line says which job it
+is; nothing else is written. At the end one pass over it writes the cases, what training reads, and
+the manifest under temporary names, and renames them, the manifest last. So a run can be killed at
+any moment: a torn last line is cut off, and cases are made again from their number.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ringfence.errors import InputError
+from ringfence.synthesis.case import Case
+from ringfence.synthesis.manifest import Tally
+from ringfence.synthesis.targets import preferences, sft
+
+Json = dict[str, Any]
+CASES, SFT, PREFERENCES, MANIFEST = "cases.jsonl", "sft.jsonl", "preferences.jsonl", "manifest.json"
+# Lines between two times that what was written is pressed onto the disk.
+_SYNC = 256
+
+
+class Folder:
+    """What one job writes. See the module for what survives what.
+
+    Attributes:
+        complete: the job is finished; nothing is left to do.
+    """
+
+    def __init__(self, out: Path, job: Mapping[str, Any]) -> None:
+        """Name the job; `open` touches the disk.
+
+        Args:
+            out: the folder; made if it is not there.
+            job: what makes the job this job, plain data.
+        """
+        self.complete = False
+        self._out = out
+        self._job: Json = json.loads(json.dumps(job))
+        self._partial = out / f"{CASES}.partial"
+        self._file: BinaryIO | None = None
+        self._unsynced = 0
+
+    def open(self, *, resume: bool = False, force: bool = False) -> int:
+        """Take hold of the folder; returns how many cases are finished.
+
+        Raises:
+            InputError: there is output already and neither `resume` nor `force` says what to do;
+                it belongs to another job; another run holds it; or the folder cannot be made.
+        """
+        if resume and force:
+            raise InputError("--resume goes on and --force starts anew: give one of them")
+        if not self._out.parent.is_dir():
+            raise InputError(f"--out {self._out}: the folder {self._out.parent} does not exist")
+        if self._out.exists() and not self._out.is_dir():
+            raise InputError(f"--out {self._out}: is a file; cases go into a folder")
+        if not (resume or force):
+            self._refuse_existing()
+        if resume and (self._out / MANIFEST).exists() and not self._partial.exists():
+            return self._finished()
+        with _disk(self._out):
+            self._out.mkdir(exist_ok=True)
+            self._file = self._locked()
+            try:
+                if force:
+                    self._file.truncate(0)
+                return self._begin()
+            except BaseException:
+                self.close()
+                raise
+
+    def append(self, line: str) -> None:
+        """Write a finished case."""
+        assert self._file is not None
+        with _disk(self._out):
+            self._file.write(line.encode() + b"\n")
+            self._unsynced += 1
+            if self._unsynced >= _SYNC:
+                self.sync()
+
+    def sync(self) -> None:
+        """What was written is on the disk."""
+        assert self._file is not None
+        with _disk(self._out):
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        self._unsynced = 0
+
+    def finish(self) -> Iterator[int]:
+        """Write everything under its own name; yields the number of cases passed so far.
+
+        What stood there before stays until all is written.
+        """
+        assert self._file is not None
+        self.sync()
+        temporary = {
+            name: self._out / f"{name}.tmp" for name in (CASES, SFT, PREFERENCES, MANIFEST)
+        }
+        try:
+            with _disk(self._out):
+                yield from self._written(temporary)
+                for name, path in temporary.items():
+                    os.replace(path, self._out / name)
+                _sync_folder(self._out)
+                self._partial.unlink()
+        finally:
+            for path in temporary.values():
+                path.unlink(missing_ok=True)
+        self.complete = True
+
+    def close(self) -> None:
+        """Let go of the folder; what was written stays."""
+        if self._file is not None:
+            try:
+                self._file.close()
+            except OSError:
+                # The disk is full: the torn line is cut off by the next run.
+                pass
+            self._file = None
+
+    def manifest(self) -> Json:
+        """The manifest of the finished job."""
+        manifest: Json = json.loads((self._out / MANIFEST).read_text("utf-8"))
+        return manifest
+
+    def _written(self, temporary: Mapping[str, Path]) -> Iterator[int]:
+        assert self._file is not None
+        tally = Tally(self._job["count"])
+        digests = {name: hashlib.sha256() for name in (CASES, SFT, PREFERENCES)}
+        lines = dict.fromkeys(digests, 0)
+        with ExitStack() as stack:
+            files = {name: stack.enter_context(temporary[name].open("wb")) for name in digests}
+
+            def put(name: str, line: bytes) -> None:
+                files[name].write(line)
+                digests[name].update(line)
+                lines[name] += 1
+
+            self._file.seek(0)
+            next(self._file)
+            for line in self._file:
+                case = Case.model_validate_json(line)
+                tally.add(case)
+                put(CASES, line)
+                for name, made in ((SFT, sft(case)), (PREFERENCES, preferences(case))):
+                    for item in made:
+                        put(name, json.dumps(item, ensure_ascii=False).encode() + b"\n")
+                yield lines[CASES]
+            for file in files.values():
+                file.flush()
+                os.fsync(file.fileno())
+        contents = {
+            name: {"lines": lines[name], "sha256": digest.hexdigest()}
+            for name, digest in digests.items()
+        }
+        manifest = {"job": self._job, "files": contents, **tally.summary()}
+        with temporary[MANIFEST].open("w", encoding="utf-8") as target:
+            target.write(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+            target.flush()
+            os.fsync(target.fileno())
+
+    def _refuse_existing(self) -> None:
+        if self._partial.exists():
+            raise InputError(
+                f"{self._partial} is there from a run that did not finish; --resume goes on with "
+                "it, --force starts anew"
+            )
+        for name in (MANIFEST, CASES, SFT, PREFERENCES):
+            if (self._out / name).exists():
+                raise InputError(f"{self._out / name} exists; --force replaces it")
+
+    def _locked(self) -> BinaryIO:
+        while True:
+            file = self._partial.open("a+b")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.close()
+                raise InputError(f"{self._partial}: another run is writing it") from None
+            if os.fstat(file.fileno()).st_nlink:
+                return file
+            # The other run finished, and removed the file, between our opening and locking it.
+            file.close()
+
+    def _begin(self) -> int:
+        """Count what is finished, cut off what is torn, or write the first line."""
+        assert self._file is not None
+        self._file.seek(0)
+        end = number = 0
+        for line in self._file:
+            # What a crash leaves is torn at the end, or, after a power cut, zeros.
+            if not line.endswith(b"\n") or not line.startswith(b"{"):
+                break
+            if number == 0:
+                self._check_job(line)
+            end += len(line)
+            number += 1
+        self._file.truncate(end)
+        if number == 0:
+            self._file.write(json.dumps({"job": self._job}).encode() + b"\n")
+            self.sync()
+            _sync_folder(self._out)
+            return 0
+        return number - 1
+
+    def _check_job(self, line: bytes) -> None:
+        try:
+            job = json.loads(line)["job"]
+        except (ValueError, KeyError, TypeError):
+            raise InputError(
+                f"{self._partial}, line 1: not made by ringfence; --force starts anew"
+            ) from None
+        if job != self._job:
+            raise InputError(f"{self._partial} is of another job: {self._differences(job)}")
+
+    def _finished(self) -> int:
+        try:
+            job = self.manifest()["job"]
+        except (OSError, ValueError, KeyError, TypeError):
+            raise InputError(
+                f"{self._out / MANIFEST}: not made by ringfence; --force replaces it"
+            ) from None
+        if job != self._job:
+            raise InputError(f"{self._out} holds another job: {self._differences(job)}")
+        self.complete = True
+        return int(self._job["count"])
+
+    def _differences(self, job: Mapping[str, Any]) -> str:
+        keys = [key for key in sorted({*job, *self._job}) if job.get(key) != self._job.get(key)]
+        parts = [
+            f"{key} was {json.dumps(job.get(key))}, now {json.dumps(self._job.get(key))}"
+            for key in keys
+        ]
+        return "; ".join(parts) + ". Use the same settings, another --out, or --force."
+
+
+@contextmanager
+def _disk(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        way_out = "--resume goes on from here"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            way_out = f"make room, then {way_out}"
+        raise InputError(f"--out {out}: cannot be written: {error.strerror}; {way_out}") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make names in a folder as durable as the files."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
