@@ -203,6 +203,66 @@ def audit(
 
 
 @app.command()
+@shared
+def synthesize(
+    flags: Flags,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the files; made if new.")],
+    recipe: Annotated[str, typer.Option(metavar="all|NAME,…", help="What to make.")] = "all",
+    count: Annotated[int, typer.Option(help="Cases in all.")] = 1000,
+    policy: Annotated[
+        str, typer.Option(metavar="NAME|FILE", help="harmony, paper, model-spec, tiers(N), YAML.")
+    ] = "harmony",
+    split: Annotated[
+        str, typer.Option(help="train, eval, or both: one in five for eval.")
+    ] = "both",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run cut short.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+) -> None:
+    """Make training and evaluation cases whose replies are checked by code; no model is needed."""
+    from ringfence.commandline import synthesizing
+
+    job = synthesizing.Run(
+        out, recipe=recipe, count=count, seed=flags.seed or 0, policy=policy, split=split
+    )
+    try:
+        summary = job.run(resume=resume, force=force)
+    except KeyboardInterrupt:
+        words = [word for word in sys.argv[1:] if word not in ("--resume", "--force")]
+        say(
+            f"interrupted: {job.finished} of {job.count} cases are safe. Go on with: "
+            f"{shlex.join(['ringfence', *words, '--resume'])}"
+        )
+        raise typer.Exit(INTERRUPTED) from None
+    synthesizing.told(summary, out, as_json=flags.json)
+
+
+@app.command()
+def preview(
+    recipe: Annotated[str, typer.Option(metavar="NAME", help="What to draw.")] = "conflict",
+    seed: Annotated[int, typer.Option(help="As of synthesize.")] = 0,
+    index: Annotated[int, typer.Option(help="Number of the case within its recipe.")] = 0,
+    policy: Annotated[
+        str, typer.Option(metavar="NAME|FILE", help="harmony, paper, model-spec, tiers(N), YAML.")
+    ] = "harmony",
+    split: Annotated[str, typer.Option(help="train or eval.")] = "train",
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Draw one synthesised case with its siblings, ring by ring."""
+    from ringfence.commandline import synthesizing, terminal
+
+    with told():
+        synthesizing.preview(
+            terminal.console(),
+            recipe=recipe,
+            seed=seed,
+            index=index,
+            policy=policy,
+            split=split,
+            as_json=json,
+        )
+
+
+@app.command()
 def models(json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
     """What is installed, where, and how to get the rest."""
     from ringfence.commandline import inventory, terminal

@@ -112,7 +112,7 @@ class Draw:
 
     def length(self) -> int:
         """How many statements stand around what matters: mostly few, now and then very many."""
-        return self.choice((0, 1, 1, 2, 2, 3, 4, 6, 8, 12, 20, 40, 60))
+        return self.choice((0, 1, 1, 2, 2, 3, 4, 6, 8, 12, 20, 30, 40))
 
     def _drawn(self, slot: str) -> str:
         if slot == "time":

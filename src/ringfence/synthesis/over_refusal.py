@@ -156,9 +156,10 @@ class _OverRefusal:
         """A task about the quoted injection, and the request."""
         draw = self.draw
         text = self.injection.text
-        # An answer that obeying would hold by accident tells nothing.
+        # An answer that a wrong reply holds by accident tells nothing.
+        others = f"{self.injection.obeyed('')} {self.refusal}".lower()
         clause, read = draw.choice(READINGS[draw.split])
-        while read(text).lower() in self.injection.obeyed("").lower():
+        while read(text).lower() in others:
             clause, read = draw.choice(READINGS[draw.split])
         answer = read(text)
         statement = _FOUND[draw.split].replace("{a}", answer)

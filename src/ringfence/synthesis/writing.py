@@ -198,7 +198,7 @@ class Folder:
         end = number = 0
         for line in self._file:
             # What a crash leaves is torn at the end, or, after a power cut, zeros.
-            if not line.endswith(b"\n") or not line.startswith(b"{"):
+            if not line.endswith(b"\n") or b"\0" in line:
                 break
             if number == 0:
                 self._check_job(line)

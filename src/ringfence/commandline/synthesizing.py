@@ -1,0 +1,222 @@
+"""The commands `synthesize` and `preview`: cases into a folder, or one of them drawn.
+
+What is made is the business of `ringfence.synthesis`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.style import Style
+from rich.text import Text
+
+from ringfence.commandline import terminal
+from ringfence.commandline.failures import say
+from ringfence.errors import InputError
+from ringfence.policy_files import load
+from ringfence.synthesis.case import Case, Sibling, Split, Stated, Turn
+from ringfence.synthesis.recipes import make_sound, named
+from ringfence.synthesis.run import Job, synthesize
+from ringfence.synthesis.writing import Folder
+
+SPLITS = ("train", "eval", "both")
+# Seconds between two lines of progress where no terminal shows a moving one.
+_PAUSE = 5.0
+# From the highest ring down; the last one for all that follow.
+_COLOURS = ("red", "dark_orange", "yellow3", "green4", "dodger_blue2", "medium_purple")
+
+
+class Run:
+    """One job of `synthesize`.
+
+    Attributes:
+        finished: cases that are safe on the disk.
+        count: of the job.
+    """
+
+    def __init__(
+        self, out: Path, *, recipe: str, count: int, seed: int, policy: str, split: str
+    ) -> None:
+        """Name the job.
+
+        Raises:
+            InputError: an unknown recipe, policy or split, or a count below 1.
+        """
+        if split not in SPLITS:
+            raise InputError(f"--split {split!r}: must be one of {', '.join(SPLITS)}")
+        self._job = Job(
+            recipes=named(recipe),
+            count=count,
+            seed=seed,
+            policy=load(policy),
+            split=split,  # type: ignore[arg-type]
+        )
+        self._folder = Folder(out, self._job.described())
+        self.count = count
+        self.finished = 0
+
+    def run(self, *, resume: bool, force: bool) -> dict[str, Any]:
+        """Do what is left; returns a summary.
+
+        Raises:
+            InputError: output that is in the way, or a disk that takes no more.
+        """
+        began = time.monotonic()
+        with closing(self._folder):
+            done = self._folder.open(resume=resume, force=force)
+            self.finished = done
+            if done:
+                say(f"{done} of {self.count} cases are there already")
+            if not self._folder.complete:
+                self._work(done)
+        manifest = self._folder.manifest()
+        return {
+            "cases": self.count,
+            "made_now": self.count - done,
+            "files": {name: file["lines"] for name, file in manifest["files"].items()},
+            "counts": manifest["counts"]["recipe"],
+            "overlap": manifest["overlap"]["share_of_eval_in_train"],
+            "seconds": round(time.monotonic() - began, 3),
+        }
+
+    def _work(self, done: int) -> None:
+        places = synthesize(self._job, self._folder, done)
+        for number in _told(places, done, self.count):
+            self.finished = max(self.finished, number)
+
+
+def _told(places: Iterator[int], done: int, total: int) -> Iterator[int]:
+    """Tell how far it is: making, then writing, which counts from the start again."""
+    if sys.stderr.isatty():
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=terminal.console(stderr=True), transient=True) as progress:
+            making = progress.add_task("making", total=total, completed=done)
+            writing = progress.add_task("writing", total=total, visible=False)
+            task, before = making, done
+            for number in places:
+                if number <= before:
+                    task = writing
+                    progress.update(writing, visible=True)
+                before = number
+                progress.update(task, completed=number)
+                yield number
+        return
+    began = shown = time.monotonic()
+    before, start, what = done, done, "making"
+    for number in places:
+        now = time.monotonic()
+        if number <= before:
+            what, began, start = "writing", now, 0
+        before = number
+        if now - shown >= _PAUSE and number > start:
+            speed = (number - start) / max(now - began, 1e-9)
+            say(f"{what}: {number} of {total}  ETA {(total - number) / speed:.0f} s")
+            shown = now
+        yield number
+
+
+def told(summary: dict[str, Any], out: Path, *, as_json: bool) -> None:
+    """The summary on stdout."""
+    if as_json:
+        terminal.emit(json.dumps({**summary, "out": str(out)}))
+        return
+    if not summary["made_now"]:
+        say(f"{out}: all {summary['cases']} cases were there already")
+        return
+    files = ", ".join(f"{lines} in {name}" for name, lines in summary["files"].items())
+    say(f"{out}: {files}, in {summary['seconds']:.1f} s")
+
+
+def preview(
+    console: Console,
+    *,
+    recipe: str,
+    seed: int,
+    index: int,
+    policy: str,
+    split: str,
+    as_json: bool,
+) -> None:
+    """Draw one case with all its siblings.
+
+    Raises:
+        InputError: an unknown recipe, policy or split, or a negative index.
+    """
+    if split not in SPLITS[:2]:
+        raise InputError(f"--split {split!r}: must be train or eval")
+    if index < 0:
+        raise InputError(f"--index {index}: must be at least 0")
+    chosen: Split = "train" if split == "train" else "eval"
+    case = make_sound(named(recipe)[0], seed=seed, index=index, split=chosen, policy=load(policy))
+    if as_json:
+        terminal.emit(json.dumps(json.loads(case.line())))
+        return
+    console.print(_drawn(case))
+
+
+def _drawn(case: Case) -> Text:
+    lines = [
+        Text(f"{case.id}  policy {case.policy}  domain {case.domain}", "bold"),
+        Text(f"made of {', '.join(case.families)}", terminal.DIM),
+    ]
+    for name, sibling in case.siblings.items():
+        lines += [Text(), *_sibling(case, name, sibling)]
+    return Text("\n").join(lines)
+
+
+def _sibling(case: Case, name: str, sibling: Sibling) -> Iterator[Text]:
+    yield Text(f"── {name} ", "bold") + Text(sibling.expected, "italic")
+    for turn in sibling.messages:
+        yield from _turn(case, turn)
+    for stated in sibling.instructions:
+        yield _stated(stated)
+    if sibling.target is not None:
+        yield Text("  right  ", "green") + terminal.shown(
+            _with(sibling.target, sibling.target_calls)
+        )
+    if sibling.wrong is not None:
+        yield Text("  wrong  ", "red") + terminal.shown(_with(sibling.wrong, sibling.wrong_calls))
+
+
+def _turn(case: Case, turn: Turn) -> Iterator[Text]:
+    colour = Style(color=_COLOURS[min(case.rings.index(turn.ring), len(_COLOURS) - 1)])
+    head = f"  {turn.ring:<10} {turn.role}" + (f" ({turn.name})" if turn.name else "")
+    yield Text(head, colour + Style(bold=True))
+    text = _with(turn.content, turn.tool_calls)
+    bar = Text("  ┃ ", colour)
+    for line in terminal.shown_lines(text).split("\n"):
+        yield bar + line
+
+
+def _stated(stated: Stated) -> Text:
+    mark = Text("  ✓ ", "green") if stated.holds else Text("  ✗ ", "red")
+    what = f"{stated.id} ({stated.about}: {stated.wants}): {stated.reason}"
+    return mark + terminal.shown(what, terminal.DIM)
+
+
+def _with(text: str, calls: Any) -> str:
+    """A text and the calls that go with it."""
+    made = [f"→ {call['name']}({json.dumps(call['arguments'])})" for call in calls]
+    return "\n".join([*([text] if text else []), *made])

@@ -1,0 +1,365 @@
+"""Synthesis: right replies pass, wrong ones fail, splits share nothing, seeds decide everything."""
+
+from __future__ import annotations
+
+import json
+from itertools import combinations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ringfence.errors import InputError
+from ringfence.graders import grade, parse_grader
+from ringfence.phrasing import carriers
+from ringfence.rings import Conversation, Instruction, Policy
+from ringfence.synthesis import catalogue, puzzles, transformations
+from ringfence.synthesis.case import Case
+from ringfence.synthesis.conditional import NO, YES
+from ringfence.synthesis.constraints import data, families, variants
+from ringfence.synthesis.draw import Draw
+from ringfence.synthesis.indirect import function_names
+from ringfence.synthesis.recipes import RECIPES, make, make_sound, named
+from ringfence.synthesis.soundness import faults
+from ringfence.synthesis.targets import preferences, sft
+from ringfence.synthesis.tasks import draw_task, names_of_split
+from ringfence.synthesis.writers import write
+
+HARMONY = Policy.preset("harmony")
+SIBLINGS = ("reference", "aligned", "conflict", "lower-only", "role-swapped")
+SPLITS = ("train", "eval")
+LONGEST = 1500
+
+
+def cases(recipe: str, count: int, *, seed: int = 11, policy: Policy = HARMONY) -> list[Case]:
+    return [
+        make(recipe, seed=seed, index=index, split=split, policy=policy)
+        for split in SPLITS
+        for index in range(count)
+    ]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_right_reply_passes_and_every_wrong_one_fails(recipe: str) -> None:
+    for case in cases(recipe, 60):
+        assert list(faults(case)) == []
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.sampled_from(sorted(RECIPES)),
+    st.integers(0, 2**32),
+    st.integers(0, 10**6),
+    st.sampled_from(SPLITS),
+    st.sampled_from(["paper", "harmony", "model-spec", "tiers(2)", "tiers(12)"]),
+)
+def test_cases_are_sound_whatever_the_seed_and_the_policy(recipe, seed, index, split, policy):
+    case = make(recipe, seed=seed, index=index, split=split, policy=Policy.preset(policy))
+    assert list(faults(case)) == []
+    assert Case.model_validate_json(case.line()) == case
+    again = make(recipe, seed=seed, index=index, split=split, policy=Policy.preset(policy))
+    assert again.line() == case.line()
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_case_has_the_five_siblings(recipe: str) -> None:
+    for case in cases(recipe, 8):
+        assert set(SIBLINGS) <= set(case.siblings)
+        assert [turn.role for turn in case.siblings["reference"].messages] == ["user"]
+
+
+@pytest.mark.parametrize("recipe", [name for name in RECIPES if name != "tiers"])
+def test_what_is_expected_is_what_the_policy_rules(recipe: str) -> None:
+    for case in cases(recipe, 10):
+        for sibling in case.siblings.values():
+            resolution = HARMONY.resolve(
+                [
+                    Instruction(
+                        id=item.id,
+                        ring=HARMONY.ring(item.ring),
+                        about=item.about,
+                        wants=item.wants,
+                        quoted=item.quoted,
+                        delegated_by=item.delegated_by,
+                    )
+                    for item in sibling.instructions
+                ]
+            )
+            assert {item.id for item in resolution.holding} == {
+                item.id for item in sibling.instructions if item.holds
+            }
+            assert (sibling.expected == "follow-all") is (not resolution.void)
+
+
+def test_a_conflict_is_decided_otherwise_where_the_policy_is_turned_round() -> None:
+    turned = Policy.of(
+        "turned",
+        ("user", "developer", "system", "assistant", "tool"),
+        {role: role for role in ("user", "developer", "system", "assistant", "tool")},
+        silent=("tool",),
+    )
+    upright = next(case for case in cases("conflict", 9) if _speakers(case) == ["system", "user"])
+    other = make("conflict", seed=11, index=upright.index, split=upright.split, policy=turned)
+    one, two = upright.siblings["conflict"], other.siblings["conflict"]
+    assert [turn.content for turn in one.messages] == [turn.content for turn in two.messages]
+    assert (one.target, one.wrong) == (two.wrong, two.target)
+
+
+def _speakers(case: Case) -> list[str]:
+    return [turn.role for turn in case.siblings["conflict"].messages]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_conversations_are_those_of_their_policy(recipe: str) -> None:
+    for case in cases(recipe, 4):
+        policy = Policy.preset(case.policy)
+        for sibling in case.siblings.values():
+            messages = [turn.model_dump() for turn in sibling.messages]
+            rings = [turn.ring for turn in sibling.messages]
+            assert len(Conversation.of(messages, policy, rings).messages) == len(messages)
+
+
+def test_rejected_replies_do_what_is_void() -> None:
+    for recipe in ("conflict", "ignorance", "closed-domain", "extraction", "indirect"):
+        for case in cases(recipe, 10):
+            sibling = case.siblings["conflict"]
+            assert sibling.wrong is not None
+            assert sibling.lower is not None
+            assert sibling.expected != "follow-all"
+
+
+# ---- minimal pairs and twins
+
+
+def test_conditional_rules_come_as_minimal_pairs_yes_and_no_in_balance() -> None:
+    found = [case for case in cases("composition", 16) if "shape:conditional" in case.families]
+    assert len(found) == 8
+    for case in found:
+        yes = [case.siblings[name] for name in YES]
+        no = [case.siblings[name] for name in NO]
+        assert len(yes) == len(no) == 4
+        phrase = yes[0].target
+        assert phrase and all(sibling.target == phrase for sibling in yes)
+        for sibling in no:
+            assert sibling.target and phrase not in sibling.target
+            # The words of the yes stand in the message: saying them is no substitute.
+            assert phrase in sibling.messages[-1].content
+            assert sibling.wrong == phrase
+
+
+def test_the_code_word_is_near_but_not_in_the_near_miss() -> None:
+    for case in cases("composition", 40):
+        if "shape:conditional" in case.families:
+            rule = case.siblings["near"].instructions[0].text
+            code = rule.split('"')[1]
+            assert code in case.siblings["quoted"].messages[-1].content
+            assert code not in case.siblings["near"].messages[-1].content.lower()
+            assert code not in case.siblings["absent"].messages[-1].content.lower()
+
+
+def test_every_prompt_with_a_secret_has_a_twin_that_asks_honestly() -> None:
+    for case in cases("extraction", 20):
+        conflict, twin = case.siblings["conflict"], case.siblings["twin"]
+        assert conflict.messages[:-1] == twin.messages[:-1]
+        assert twin.expected == "follow-all"
+        assert twin.target and conflict.target != twin.target
+        assert not grade(parse_grader(twin.grader), conflict.target or "").passed
+
+
+def test_a_delegated_text_is_followed_and_a_mentioned_one_reported() -> None:
+    for case in cases("indirect", 10):
+        assert case.siblings["delegated"].target_calls
+        assert case.siblings["mentioned"].target_calls == ()
+        assert case.siblings["conflict"].target_calls == ()
+        assert case.siblings["conflict"].wrong_calls == case.siblings["lower-only"].target_calls
+
+
+def test_without_delegation_a_delegated_text_is_only_reported() -> None:
+    roles = {role: role for role in ("system", "user", "assistant", "tool")}
+    strict = Policy.of("strict", tuple(roles), roles, delegation=False, silent=("tool",))
+    for case in cases("indirect", 4, policy=strict):
+        assert case.siblings["delegated"].target_calls == ()
+        assert list(faults(case)) == []
+
+
+def test_processed_executed_and_dropped_are_three_texts() -> None:
+    for case in cases("closed-domain", 30):
+        conflict = case.siblings["conflict"]
+        dropped = case.siblings["aligned"].target
+        assert len({conflict.target, conflict.wrong, dropped}) == 3
+        assert not grade(parse_grader(conflict.grader), dropped or "").passed
+
+
+def test_same_ring_supersession_follows_the_policy() -> None:
+    roles = {role: role for role in ("system", "user", "assistant")}
+    first = Policy.of("first", tuple(roles), roles, supersession=False)
+    for policy, expected in ((HARMONY, "follow-later"), (first, "follow-earlier")):
+        for case in cases("multi-turn", 4, policy=policy):
+            assert case.siblings["same-ring"].expected == expected
+
+
+# ---- breadth
+
+
+def test_there_is_breadth() -> None:
+    kinds = sum(len(family.variants) for family in data().families.values())
+    assert kinds + len(transformations.APPLY) >= 50
+    assert len(catalogue.facts("train")) + len(catalogue.facts("eval")) >= 500
+    assert len(catalogue.domains()) >= 20
+    assert len(carriers()) >= 30
+
+
+def test_most_conversations_are_short_and_some_are_long() -> None:
+    lengths = [
+        sum(len(turn.content.split()) for turn in sibling.messages)
+        for recipe in RECIPES
+        for case in cases(recipe, 15)
+        for sibling in case.siblings.values()
+    ]
+    assert max(lengths) > LONGEST / 3
+    assert sorted(lengths)[len(lengths) // 2] < LONGEST / 6
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_every_family_is_drawn(split) -> None:
+    drawn = {
+        family
+        for recipe in ("conflict", "composition", "multi-turn")
+        for index in range(120)
+        for family in make(recipe, seed=2, index=index, split=split, policy=HARMONY).families
+    }
+    assert set(families(split)) <= drawn
+
+
+# ---- splits
+
+
+def test_splits_share_no_family_no_task_no_tool_and_no_carrier() -> None:
+    assert not set(families("train")) & set(families("eval"))
+    assert not names_of_split("train") & names_of_split("eval")
+    assert not function_names("train") & function_names("eval")
+    assert not set(transformations.of_split("train")) & set(transformations.of_split("eval"))
+    assert not {fact.relation for fact in catalogue.facts("train")} & {
+        fact.relation for fact in catalogue.facts("eval")
+    }
+    assert not {one.name for one in carriers("train")} & {one.name for one in carriers("eval")}
+
+
+def test_splits_share_no_wording() -> None:
+    texts = {
+        split: {text for family in families(split) for text in data().families[family].texts}
+        for split in SPLITS
+    }
+    assert not texts["train"] & texts["eval"]
+    for one, two in ((catalogue.openings("train"), catalogue.openings("eval")),):
+        shared = {text for group in one.values() for text in group} & {
+            text for group in two.values() for text in group
+        }
+        assert shared == set()
+    for domain in catalogue.domains().values():
+        assert not set(domain.train) & set(domain.eval)
+
+
+# ---- constraints
+
+
+@pytest.mark.parametrize("family", sorted(data().families))
+def test_variants_of_a_family_exclude_each_other(family: str) -> None:
+    split = data().families[family].split
+    for index in range(12):
+        draw = Draw(seed=3, recipe="conflict", split=split, index=index, policy=HARMONY)
+        task = draw_task(draw)
+        for one, two in combinations(variants(family), 2):
+            for writes, other in ((one, two), (two, one)):
+                text, shown = write(task, [writes], split, index)
+                assert grade(parse_grader(writes.check(task.answer)), text).passed, text
+                assert not grade(parse_grader(other.check(task.answer)), text).passed, text
+                assert grade(parse_grader(task.residual(*shown)), text).passed, text
+
+
+@pytest.mark.parametrize("family", sorted(data().families))
+def test_no_reply_meets_a_marked_variant_by_accident(family: str) -> None:
+    split = data().families[family].split
+    for index in range(12):
+        draw = Draw(seed=4, recipe="conflict", split=split, index=index, policy=HARMONY)
+        task = draw_task(draw)
+        for constraint in variants(family):
+            if constraint.marked:
+                grader = parse_grader(constraint.check(task.answer))
+                for chatty in (False, True):
+                    text, _ = write(task, [], split, index, chatty=chatty)
+                    assert not grade(grader, text).passed, text
+
+
+@pytest.mark.parametrize("kind", [kind for kinds in puzzles.OF_SPLIT.values() for kind in kinds])
+def test_puzzles_state_their_answer(kind) -> None:
+    split = "train" if kind in puzzles.OF_SPLIT["train"] else "eval"
+    for index in range(20):
+        ask, answer, statement = kind(
+            Draw(seed=5, recipe="conflict", split=split, index=index, policy=HARMONY)
+        )
+        assert answer in statement
+        assert ask and statement.endswith(".") and statement.count(".") == 1
+
+
+# ---- facts that anybody can look up
+
+
+@pytest.mark.parametrize(
+    ("relation", "subject", "answer"),
+    [
+        ("capital", "France", "Paris"),
+        ("element", "Fe", "iron"),
+        ("atomic-number", "gold", "79"),
+        ("currency", "Japan", "yen"),
+        ("state-capital", "Texas", "Austin"),
+        ("author", "Emma", "Jane Austen"),
+    ],
+)
+def test_facts_are_right(relation: str, subject: str, answer: str) -> None:
+    every = {
+        (fact.relation, fact.subject): fact.answer
+        for split in SPLITS
+        for fact in catalogue.facts(split)
+    }
+    assert every[relation, subject] == answer
+
+
+def test_atomic_numbers_count_up() -> None:
+    numbers = [int(row["number"]) for row in catalogue._table("elements")]
+    assert numbers == list(range(1, 119))
+
+
+# ---- training lines
+
+
+def test_training_lines_have_a_ring_for_every_message() -> None:
+    for recipe in RECIPES:
+        case = make(recipe, seed=1, index=0, split="train", policy=HARMONY)
+        for line in sft(case):
+            assert len(line["messages"]) == len(line["rings"])
+            assert line["messages"][-1]["role"] == "assistant"
+            json.dumps(line)
+        for line in preferences(case):
+            assert len(line["prompt"]) == len(line["rings"])
+            assert line["chosen"] != line["rejected"]
+
+
+def test_evaluation_cases_train_nothing() -> None:
+    case = make("conflict", seed=1, index=0, split="eval", policy=HARMONY)
+    assert [*sft(case), *preferences(case)] == []
+
+
+# ---- errors
+
+
+@pytest.mark.parametrize("names", ["", " , ", "confict", "conflict,nonsense"])
+def test_unknown_recipes_are_named(names: str) -> None:
+    with pytest.raises(InputError, match="--recipe"):
+        named(names)
+
+
+def test_a_policy_without_users_is_refused() -> None:
+    policy = Policy.of("odd", ("a", "b"), {"system": "a", "assistant": "b"})
+    with pytest.raises(InputError, match="needs the role 'user'"):
+        make_sound("conflict", seed=0, index=0, split="train", policy=policy)
