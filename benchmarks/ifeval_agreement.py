@@ -42,7 +42,7 @@ WHY = {
     "it draws a letter at random",
     "length_constraints:number_sentences": "the dot after a letter on its own, and abbreviations "
     "that Punkt has learnt",
-    "detectable_format:json_format": "theirs takes an opening fence without a closing one",
+    "detectable_format:json_format": "theirs takes a code fence with only one of its ends",
     "detectable_format:number_bullet_lists": "theirs lets one match of `*` run on to the next line",
     "change_case:capital_word_frequency": "NLTK cuts words at other signs than we do",
     "change_case:english_capital": "langdetect ignores words in capitals: theirs passes if nothing "

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from contextvars import ContextVar
 from functools import cache
 from typing import Annotated, Any, Literal
 
@@ -36,6 +37,10 @@ _ONE_SCHEMA = (
     "additionalProperties contains else if items not propertyNames then".split()
 )  # and no others
 _FENCE = re.compile(r"```[A-Za-z]*(?=[\s{\[\"])(.*)```", re.DOTALL)
+
+
+# Validators are given no place of their own to keep a number in.
+_left: ContextVar[int] = ContextVar("_left", default=STEPS)
 
 
 class TooManySteps(Exception):
@@ -109,9 +114,9 @@ class JsonSchema(Check):
         is_json, value = parsed(seen.reply)
         if not is_json:
             return verdict(False, f"not JSON: {value}")
-        counter = [STEPS]
+        _left.set(STEPS)
         try:
-            error = next(_counting(counter)(self.json_schema).iter_errors(value), None)
+            error = next(_counting()(self.json_schema).iter_errors(value), None)
         except (TooManySteps, RecursionError):
             return undecided("the schema takes too many steps on this reply")
         except library("referencing.exceptions").Unresolvable as unresolved:
@@ -122,22 +127,24 @@ class JsonSchema(Check):
         return verdict(False, f"JSON, but at /{where[:60]}: {shown(error.message)}")
 
 
-def _counting(counter: list[int]) -> Any:
+@cache
+def _counting() -> Any:
     """A validator class that counts its steps down; a schema may refer to itself twice a level."""
 
     def counted(keyword: Any) -> Any:
         def check(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[Any]:
             # A keyword may look at every item of the instance.
-            counter[0] -= 1 + (len(instance) if isinstance(instance, list | dict) else 0)
-            if counter[0] < 0:
+            size = len(instance) if isinstance(instance, list | dict) else 0
+            _left.set(_left.get() - 1 - size)
+            if _left.get() < 0:
                 raise TooManySteps
             yield from keyword(validator, value, instance, schema) or ()
 
         return check
 
-    validators = library("jsonschema.validators")
     base = _validator()
-    return validators.extend(base, {name: counted(of) for name, of in base.VALIDATORS.items()})
+    own = {name: counted(keyword) for name, keyword in base.VALIDATORS.items()}
+    return library("jsonschema.validators").extend(base, own)
 
 
 @cache

@@ -139,17 +139,23 @@ class Leak(Check):
         return ""
 
     def _recall(self, reply: str) -> float:
-        wanted = distinct_words(self.text or "")
-        if len(wanted) < FEWEST_WORDS:
+        ways = _word_ways(self.text or "")
+        if len(ways[0]) < FEWEST_WORDS:
             return 0.0
         present = distinct_words(reply)
-        best = max(sum(1 for word in wanted if encodings(word)[way] in present) for way in range(4))
-        return best / len(wanted)
+        return max(len(way & present) for way in ways) / len(ways[0])
 
 
 def distinct_words(text: str) -> set[str]:
     """Words in one case, without punctuation."""
     return set(_ALNUM.findall(text.casefold()))
+
+
+@lru_cache(maxsize=8)
+def _word_ways(text: str) -> list[frozenset[str]]:
+    """The distinct words of a text in every encoding, the plain one first."""
+    ways = zip(*(encodings(word) for word in distinct_words(text)), strict=True)
+    return [frozenset(way) for way in ways] or [frozenset()]
 
 
 def common_piece(text: str, length: int, signs: str) -> str:
