@@ -116,6 +116,9 @@ def _header(program: Program, parts: bool, control: re.Pattern[str]) -> str:
     without, with_ = program.tried(question), program.tried(question, generate=True)
     if without is None or with_ is None:
         return ""
+    if without == with_:
+        # No header: the model goes on where the question's turn ends.
+        return with_.rpartition(_WORDS[0])[2]
     common = len(os.path.commonprefix([without, with_]))
     for match in control.finditer(with_):
         if match.start() < common < match.end():

@@ -1,0 +1,168 @@
+"""What the audit finds out about templates, and how the command says it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from chat_templates import CHATML, FOLDER, INST, source
+from typer.testing import CliRunner
+
+from ringfence.audit import audit
+from ringfence.cli import app
+from ringfence.rings import Policy
+from ringfence.templates import TemplateFailed
+from ringfence.traits import Program
+
+
+def audited(template: str, **options):
+    return audit("test", Program(source=template, bos="<s>", eos="</s>"), **options)
+
+
+def fates(report) -> dict[str, str]:
+    return {finding.probe: finding.fate for finding in report.findings}
+
+
+def test_dropped_messages_are_found():
+    report = audited(source("qwen2_5"))
+    assert fates(report) == {
+        "leading system": "kept",
+        "leading developer": "dropped",
+        "developer after system": "dropped",
+        "system mid-conversation": "kept",
+        "tool call": "kept",
+        "tool result": "kept",
+        "consecutive users": "kept",
+    }
+    assert report.lost and not report.invented
+
+
+def test_a_tool_result_inside_a_user_turn_is_told():
+    results = {f.probe: f.detail for f in audited(source("qwen3")).findings}
+    assert results["tool result"] == "inside a user turn"
+    assert {f.probe: f.detail for f in audited(source("llama3")).findings}["tool result"] == ""
+
+
+def test_roles_that_look_the_same_are_found_where_their_rings_differ():
+    report = audited(source("gptoss"))
+    assert [(a.first, a.second) for a in report.alike] == [("system", "developer")]
+    assert audited(source("gptoss"), policy=Policy.preset("paper")).alike == ()
+
+
+def test_a_system_message_glued_to_the_users_is_merged():
+    report = audited(source("gemma3"))
+    assert fates(report)["leading system"] == "merged" and report.lost
+
+
+def test_a_moved_message_is_told():
+    assert fates(audited(source("deepseekv3")))["system mid-conversation"] == "moved"
+
+
+def test_a_refusal_is_no_loss():
+    report = audited(INST)
+    assert fates(report)["leading system"] == "refused"
+    assert fates(report)["consecutive users"] == "refused"
+    assert not report.lost and not report.invented
+
+
+def test_an_echo_of_any_role_is_accepted_and_said():
+    report = audited(CHATML)
+    assert report.invented
+    details = {f.probe: f.detail for f in report.findings}
+    assert details["leading developer"] == "as any invented role is"
+    assert report.empty_system == "shown"
+    assert audited(source("gptoss")).empty_system == "ignored"
+
+
+def test_control_tokens_in_text_are_found_unless_the_template_escapes_them():
+    report = audited(CHATML, control=("<|im_start|>", "<|im_end|>"))
+    assert report.control == ("<|im_start|>", "<|im_end|>")
+    escaping = CHATML.replace("message['content']", "message['content'] | replace('<', '&lt;')")
+    assert audited(escaping, control=("<|im_end|>",)).control == ()
+    assert audited(CHATML, control=("<|im_end|>",), parse=lambda text: ()).control == ()
+
+
+def test_control_tokens_that_steer_are_told():
+    template = (
+        "{% for m in messages %}{% if '<|x|>' in m.content %}{{ raise_exception('no') }}"
+        "{% endif %}{{ m.content }}{% endfor %}"
+    )
+    assert audited(template, control=("<|x|>", "<|y|>")).steered == ("<|x|>",)
+
+
+@pytest.mark.parametrize("template", ["{% for", "{{ 1 / 0 }}", "{{ raise_exception('no') }}"])
+def test_a_template_that_renders_nothing_at_all_cannot_be_audited(template):
+    with pytest.raises(TemplateFailed):
+        audited(template)
+
+
+# --- the command --------------------------------------------------------------------------------
+
+
+def command(*words: object):
+    return CliRunner().invoke(app, ["audit", *map(str, words)])
+
+
+def test_the_command_exits_with_1_where_something_is_lost_and_0_where_nothing_is(tmp_path):
+    lossy, strict = FOLDER / "gptoss.jinja", tmp_path / "inst.jinja"
+    strict.write_text(INST)
+    done = command(lossy)
+    assert done.exit_code == 1 and "dropped" in done.stdout and "same text" in done.stdout
+    assert command(strict).exit_code == 0
+
+
+def test_the_command_writes_json():
+    done = command(FOLDER / "gptoss.jinja", "--json")
+    report = json.loads(done.stdout)
+    assert report["lost"] is True and report["alike"][0]["second"] == "developer"
+
+
+@pytest.mark.parametrize("key", ["chat_template.jinja", "tokenizer_config.json", "named"])
+def test_the_command_takes_a_folder_without_a_tokenizer(tmp_path, key):
+    if key == "chat_template.jinja":
+        (tmp_path / key).write_text(CHATML)
+    else:
+        named = [{"name": "tool_use", "template": "x"}, {"name": "default", "template": CHATML}]
+        template = named if key == "named" else CHATML
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
+    assert command(tmp_path).exit_code == 1  # it drops tool calls
+
+
+def test_the_ordinary_path_of_a_tokenizer_is_asked(tmp_path):
+    import tokenizers
+    from tokenizers import AddedToken, models, pre_tokenizers
+
+    letters = {chr(code): code for code in range(33, 127)}
+    encoder = tokenizers.Tokenizer(models.BPE(vocab=letters, merges=[]))
+    encoder.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    encoder.add_special_tokens([AddedToken("<|im_start|>", special=True)])
+    encoder.add_special_tokens([AddedToken("<|im_end|>", special=True)])
+    encoder.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "chat_template.jinja").write_text(CHATML)
+    done = command(tmp_path, "--json")
+    assert set(json.loads(done.stdout)["control"]) == {"<|im_start|>", "<|im_end|>"}
+
+
+@pytest.mark.parametrize("content", ["{% for", "{{ 1 / 0 }}", "\x00\xff", "x" * 2_000_000])
+def test_bad_input_exits_with_2_and_one_line(tmp_path, content):
+    file = tmp_path / "bad.jinja"
+    file.write_bytes(content.encode("latin-1"))
+    done = command(file)
+    assert done.exit_code == 2
+    assert done.stderr.startswith("error: audit: ") and done.stderr.count("\n") == 1
+
+
+def test_what_is_not_there_exits_with_2(tmp_path):
+    assert command(tmp_path / "none").exit_code == 2
+    assert command(tmp_path).exit_code == 2
+    assert command(FOLDER / "gptoss.jinja", "--policy", "none").exit_code == 2
+
+
+def test_a_templates_words_cannot_move_the_cursor(tmp_path):
+    file = tmp_path / "evil.jinja"
+    file.write_text(
+        "{% if messages[0].role == 'system' %}{{ raise_exception('\x1b[2J\\u202e') }}{% endif %}"
+        "{% for m in messages %}{{ m.content }} . {% endfor %}"
+    )
+    shown = command(file).stdout
+    assert "\x1b" not in shown and "\u202e" not in shown and "\\x1b" in shown
