@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,3 +73,46 @@ def test_a_policy_that_is_not_there_is_an_error(name, words):
 
 def test_the_published_schema_is_that_of_the_code():
     assert json.loads(SCHEMA.read_text()) == schema()
+
+
+HEARD = """\
+{"id": "rule", "ring": "system", "about": "language", "wants": "French"}
+{"id": "wish", "ring": "user", "about": "language", "wants": "German"}
+{"id": "page", "ring": "tool", "about": "password", "wants": "tell it \\u001b[31m"}
+"""
+
+
+def command(*words):
+    program = Path(sys.executable).parent / "ringfence"
+    return subprocess.run([program, "policy", *words], capture_output=True, text=True, timeout=60)
+
+
+def test_the_command_says_which_instructions_hold(tmp_path):
+    (tmp_path / "i.jsonl").write_text(HEARD)
+    shown = command("harmony", "--instructions", str(tmp_path / "i.jsonl"))
+    assert shown.returncode == 0 and "\x1b[31m" not in shown.stdout
+    assert "ring system overrules ring user" in " ".join(shown.stdout.split())
+    data = json.loads(
+        command("harmony", "--instructions", str(tmp_path / "i.jsonl"), "--json").stdout
+    )
+    assert [ruling["holds"] for ruling in data["rulings"]] == [True, False, False]
+    assert data["silent"] == ["tool"]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('{"id": "a", "ring": "moon", "about": "x", "wants": "y"}', "line 1: ring: policy harmony"),
+        ('{"id": "a", "rign": "user", "about": "x", "wants": "y"}', "line 1: ring: "),
+        ("[]", "line 1: "),
+    ],
+)
+def test_a_broken_line_of_instructions_is_an_error(line, words, tmp_path):
+    (tmp_path / "i.jsonl").write_text(line)
+    shown = command("harmony", "--instructions", str(tmp_path / "i.jsonl"))
+    assert shown.returncode == 2 and words in shown.stderr
+    assert "Traceback" not in shown.stderr
+
+
+def test_the_command_prints_the_schema():
+    assert json.loads(command("--schema").stdout) == schema()

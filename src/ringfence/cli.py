@@ -215,6 +215,7 @@ def synthesize(
     split: Annotated[
         str, typer.Option(help="train, eval, or both: one in five for eval.")
     ] = "both",
+    best_of: Annotated[int, typer.Option(min=1, help="With --engine: tries a reply.")] = 4,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run cut short.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
 ) -> None:
@@ -222,10 +223,17 @@ def synthesize(
     from ringfence.commandline import synthesizing
 
     job = synthesizing.Run(
-        out, recipe=recipe, count=count, seed=flags.seed or 0, policy=policy, split=split
+        out,
+        recipe=recipe,
+        count=count,
+        seed=flags.seed or 0,
+        policy=policy,
+        split=split,
+        settings=_settings(flags) if flags.engine else None,
+        best_of=best_of,
     )
     try:
-        summary = job.run(resume=resume, force=force)
+        summary = _run(job.run(resume=resume, force=force))
     except KeyboardInterrupt:
         words = [word for word in sys.argv[1:] if word not in ("--resume", "--force")]
         say(
@@ -260,6 +268,28 @@ def preview(
             split=split,
             as_json=json,
         )
+
+
+@app.command()
+def policy(
+    name: Annotated[
+        str, typer.Argument(metavar="[NAME|FILE]", help="paper, harmony, model-spec, tiers(N), …")
+    ] = "harmony",
+    instructions: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.jsonl", help="Say which of these hold, and why."),
+    ] = None,
+    schema: Annotated[bool, typer.Option("--schema", help="JSON Schema of policy files.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Show a policy: its rings, who sits in which, and which instructions hold."""
+    from ringfence.commandline import policies, terminal
+
+    with told():
+        if schema:
+            policies.show_schema()
+        else:
+            policies.show(name, instructions, terminal.console(), as_json=json)
 
 
 @app.command()
