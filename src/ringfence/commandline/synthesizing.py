@@ -5,11 +5,12 @@ What is made is the business of `ringfence.synthesis`.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, closing
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,17 @@ from rich.text import Text
 
 from ringfence.commandline import terminal
 from ringfence.commandline.failures import say
+from ringfence.commandline.workplace import Workplace, opened
+from ringfence.configuration import Settings
+from ringfence.decoding import complete
 from ringfence.errors import InputError
 from ringfence.policy_files import load
+from ringfence.rendering import render
+from ringfence.rings import Conversation, Policy
 from ringfence.synthesis.case import Case, Sibling, Split, Stated, Turn
+from ringfence.synthesis.distillation import enriched
 from ringfence.synthesis.recipes import make_sound, named
-from ringfence.synthesis.run import Job, synthesize
+from ringfence.synthesis.run import Job, synthesize, synthesize_with
 from ringfence.synthesis.writing import Folder
 
 SPLITS = ("train", "eval", "both")
@@ -50,9 +57,18 @@ class Run:
     """
 
     def __init__(
-        self, out: Path, *, recipe: str, count: int, seed: int, policy: str, split: str
+        self,
+        out: Path,
+        *,
+        recipe: str,
+        count: int,
+        seed: int,
+        policy: str,
+        split: str,
+        settings: Settings | None = None,
+        best_of: int = 4,
     ) -> None:
-        """Name the job.
+        """Name the job; with `settings` an engine writes, too, each reply in `best_of` tries.
 
         Raises:
             InputError: an unknown recipe, policy or split, or a count below 1.
@@ -65,12 +81,14 @@ class Run:
             seed=seed,
             policy=load(policy),
             split=split,  # type: ignore[arg-type]
+            engine=_described(settings, best_of) if settings else {},
         )
+        self._settings, self._best_of = settings, best_of
         self._folder = Folder(out, self._job.described())
         self.count = count
         self.finished = 0
 
-    def run(self, *, resume: bool, force: bool) -> dict[str, Any]:
+    async def run(self, *, resume: bool, force: bool) -> dict[str, Any]:
         """Do what is left; returns a summary.
 
         Raises:
@@ -83,7 +101,7 @@ class Run:
             if done:
                 say(f"{done} of {self.count} cases are there already")
             if not self._folder.complete:
-                self._work(done)
+                await self._work(done)
         manifest = self._folder.manifest()
         return {
             "cases": self.count,
@@ -94,13 +112,68 @@ class Run:
             "seconds": round(time.monotonic() - began, 3),
         }
 
-    def _work(self, done: int) -> None:
-        places = synthesize(self._job, self._folder, done)
-        for number in _told(places, done, self.count):
-            self.finished = max(self.finished, number)
+    async def _work(self, done: int) -> None:
+        if self._settings is None:
+            places = _async(synthesize(self._job, self._folder, done))
+            async with aclosing(_told(places, done, self.count)) as numbers:
+                async for number in numbers:
+                    self.finished = max(self.finished, number)
+            return
+        concurrency = self._settings.concurrency
+        async with opened(self._settings) as place:
+            author = _Author(place)
+
+            async def enrich(case: Case) -> Case:
+                return await enriched(case, author, self._best_of)
+
+            places = synthesize_with(enrich, self._job, self._folder, done, concurrency=concurrency)
+            async with aclosing(places), aclosing(_told(places, done, self.count)) as numbers:
+                async for number in numbers:
+                    self.finished = max(self.finished, number)
 
 
-def _told(places: Iterator[int], done: int, total: int) -> Iterator[int]:
+class _Author:
+    """The engine of a workplace as an author of replies."""
+
+    def __init__(self, place: Workplace) -> None:
+        self._place = place
+
+    async def reply(self, case: Case, messages: Sequence[Turn], seed: int) -> str | None:
+        """See `Author.reply`."""
+        policy = Policy.of(case.policy, case.rings, {turn.role: turn.ring for turn in messages})
+        turns = [turn.model_dump(exclude_defaults=True) for turn in messages]
+        rings = [turn.ring for turn in messages]
+        try:
+            conversation = Conversation.of(turns, policy, rings)
+            prompt = render(conversation, self._place.engine.card)
+            return (await complete(self._place.events(prompt, seed=seed))).text.strip()
+        except InputError:
+            # The model's template or window does not take it: the code's own reply stays.
+            return None
+
+
+def _described(settings: Settings, best_of: int) -> dict[str, Any]:
+    return {
+        "engine": settings.engine,
+        "tokenizer": settings.tokenizer,
+        "decoder": settings.chosen_decoder(),
+        "principle": settings.one_principle(),
+        "best_of": best_of,
+        **settings.options.model_dump(mode="json"),
+    }
+
+
+async def _async(numbers: Iterator[int]) -> AsyncGenerator[int, None]:
+    with closing(numbers):  # type: ignore[type-var]
+        for number in numbers:
+            # Where Ctrl-C takes hold: nothing else here waits for anything.
+            await asyncio.sleep(0)
+            yield number
+
+
+async def _told(
+    places: AsyncGenerator[int, None], done: int, total: int
+) -> AsyncGenerator[int, None]:
     """Tell how far it is: making, then writing, which counts from the start again."""
     if sys.stderr.isatty():
         columns = (
@@ -115,7 +188,7 @@ def _told(places: Iterator[int], done: int, total: int) -> Iterator[int]:
             making = progress.add_task("making", total=total, completed=done)
             writing = progress.add_task("writing", total=total, visible=False)
             task, before = making, done
-            for number in places:
+            async for number in places:
                 if number <= before:
                     task = writing
                     progress.update(writing, visible=True)
@@ -125,7 +198,7 @@ def _told(places: Iterator[int], done: int, total: int) -> Iterator[int]:
         return
     began = shown = time.monotonic()
     before, start, what = done, done, "making"
-    for number in places:
+    async for number in places:
         now = time.monotonic()
         if number <= before:
             what, began, start = "writing", now, 0

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Split = Literal["train", "eval"]
+Writer = Literal["code", "engine"]
 Check = Mapping[str, Any]
 
 
@@ -71,6 +72,7 @@ class Sibling(BaseModel):
             if it cannot be told.
         target: a right reply; None if only a model can write it.
         wrong: the reply of a model that obeyed what is void; None if nothing is.
+        target_by: who wrote the right reply; `wrong_by` likewise.
         world: state of the tools after the messages, for `ringfence.toolbox.World.load`; None
             without stateful tools.
         target_calls: what the right reply calls, before `target` is said; `wrong_calls` likewise.
@@ -87,6 +89,8 @@ class Sibling(BaseModel):
     lower: Check | None = None
     target: str | None
     wrong: str | None = None
+    target_by: Writer = "code"
+    wrong_by: Writer = "code"
     world: Mapping[str, Any] | None = None
     target_calls: tuple[Mapping[str, Any], ...] = ()
     wrong_calls: tuple[Mapping[str, Any], ...] = ()

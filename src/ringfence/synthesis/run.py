@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ringfence.errors import InputError
@@ -26,6 +28,7 @@ class Job:
         recipes: names, taken in turn.
         count: cases in all.
         split: `both` gives every fifth case of a recipe to evaluation.
+        engine: what makes replies besides code, as plain data; empty for none.
 
     Raises:
         InputError: a count below 1, an unknown recipe, or none.
@@ -36,6 +39,7 @@ class Job:
     seed: int
     policy: Policy
     split: Literal["train", "eval", "both"] = "both"
+    engine: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse what makes no cases."""
@@ -46,8 +50,10 @@ class Job:
 
     def described(self) -> dict[str, Any]:
         """Plain data from which the job could be done again."""
+        engine = {"engine": dict(self.engine)} if self.engine else {}
         return {
             "format": FORMAT,
+            **engine,
             "recipes": list(self.recipes),
             "count": self.count,
             "seed": self.seed,
@@ -88,3 +94,38 @@ def synthesize(job: Job, folder: Folder, finished: int) -> Iterator[int]:
             folder.append(job.case(place).line())
             yield place + 1
         yield from folder.finish()
+
+
+async def synthesize_with(
+    enrich: Callable[[Case], Awaitable[Case]],
+    job: Job,
+    folder: Folder,
+    finished: int,
+    *,
+    concurrency: int,
+) -> AsyncGenerator[int, None]:
+    """As `synthesize`, every case handed to `enrich`, some side by side; written in their order.
+
+    Raises:
+        Exception: whatever `enrich` raises; cases before the one that failed are safe.
+    """
+    flying: deque[asyncio.Task[Case]] = deque()
+
+    async def enriched(place: int) -> Case:
+        return await enrich(job.case(place))
+
+    places = iter(range(finished, job.count))
+    with closing(folder):
+        try:
+            for landed in range(finished, job.count):
+                while len(flying) < concurrency and (place := next(places, None)) is not None:
+                    flying.append(asyncio.create_task(enriched(place)))
+                folder.append((await flying.popleft()).line())
+                folder.sync()
+                yield landed + 1
+        finally:
+            for task in flying:
+                task.cancel()
+            await asyncio.gather(*flying, return_exceptions=True)
+        for number in folder.finish():
+            yield number
