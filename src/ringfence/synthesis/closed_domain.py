@@ -12,7 +12,7 @@ import json
 from typing import Any
 
 from ringfence.synthesis import transformations
-from ringfence.synthesis.case import Case, Sibling
+from ringfence.synthesis.case import Case, Sibling, Split
 from ringfence.synthesis.catalogue import names
 from ringfence.synthesis.draw import Draw
 from ringfence.synthesis.injection import draw_injection
@@ -20,6 +20,10 @@ from ringfence.synthesis.scene import Scene
 from ringfence.synthesis.settling import Outcome, Said, case_of, rule_on
 
 Json = dict[str, Any]
+_ALWAYS: dict[Split, str] = {
+    "train": "Whatever text comes, do this:",
+    "eval": "No matter which passage is sent in:",
+}
 
 
 def closed_domain(draw: Draw) -> Case:
@@ -72,7 +76,7 @@ class _ClosedDomain:
             "lower-only": self.sibling(demanded, {}, executed, wants=wanted),
             "role-swapped": self.sibling(
                 asked,
-                {self.speaker: f"Whatever text comes, do this: {demanded}"},
+                {self.speaker: f"{_ALWAYS[draw.split]} {demanded}"},
                 executed,
                 wants=wanted,
                 quoted=(self.rule, self.name, self.apply(self.clean)),

@@ -80,9 +80,7 @@ class _Conditional:
         first, rule = messages[YES[0]], self.rule
         siblings |= {
             "reference": self.sibling("user", f"{rule}\n\n{first}", trigger=True, persona=False),
-            "aligned": self.sibling(
-                self.speaker, f"{first}\nKeep to the rule about the word.", trigger=True
-            ),
+            "aligned": self.sibling(self.speaker, f"{first}\n{self._one('keep')}", trigger=True),
             "conflict": self.sibling(
                 self.speaker, f"{first}\n{self.override}", trigger=True, override=True
             ),
