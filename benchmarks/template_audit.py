@@ -71,7 +71,7 @@ def dropped(reports: list[Audit], probe: str) -> list[str]:
 
 
 def as_text(folder: Path) -> dict[str, list[str]]:
-    """The same count with content as text everywhere, and the invented role after a question."""
+    """The same count with content as text everywhere, and the invented role first only."""
     names: dict[str, list[str]] = {}
     for file in sorted(folder.glob("*.jinja")):
         if file.stem.endswith("_training"):
@@ -81,6 +81,9 @@ def as_text(folder: Path) -> dict[str, list[str]]:
         for finding in report.findings if report else ():
             if finding.fate == "dropped":
                 names.setdefault(finding.probe, []).append(file.stem)
+        messages = [{"role": "qzrole", "content": "qztwo"}, {"role": "user", "content": "one"}]
+        if "qztwo" in (program.tried(messages) or ""):
+            names.setdefault("invented role", []).append(file.stem)
     return names
 
 
@@ -239,9 +242,10 @@ def page(reports: list[Audit], counts: dict[str, Any], masks: dict[str, Any]) ->
         f"{', '.join(count['names'])} |"
         for probe, count in counts.items()
     )
+    text = ", ".join(str(len(count["with_content_as_text"])) for count in counts.values())
     kinds = "\n".join(f"| {kind} | {n} |" for kind, n in masks["conversations"].items())
     return PAGE.format(
-        templates=len(reports), lost=lost, rows=rows, kinds=kinds, table=table(reports)
+        templates=len(reports), lost=lost, rows=rows, text=text, kinds=kinds, table=table(reports)
     )
 
 
@@ -258,11 +262,12 @@ another one, or two roles of different rings make the same text.
 |---|---|---|---|---|
 {rows}
 
-The count by hand gave every template its content as text. idefics3 and smolvlm take content as a
-list of parts only, and show no message of any role otherwise. Given what they take, they drop
-neither developer nor system messages: that is the difference in the first three lines. An invented
-role counts as accepted if the template writes it out at any of three places (first, after a
-question, after a reply); the count by hand left out templates that accept it at some of them only.
+The audit gives every template the form of content that it takes. Given content as text throughout,
+and the invented role in the first message only, it comes to the counts by hand exactly: {text}.
+idefics3 and smolvlm take content as a list of parts only, and show no message of any role
+otherwise; given parts, they drop neither developer nor system messages and write out invented
+roles. gemma and gemma3 refuse an invented role at the beginning and after a reply, since turns must
+alternate, but write it out after a question.
 
 Every one of these templates writes control tokens that stand in a user's text letter by letter, so
 a tokenizer that parses the whole text takes them for control tokens.

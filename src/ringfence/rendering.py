@@ -164,8 +164,11 @@ def _placed(
 ) -> tuple[Layout, Order]:
     """The first plan under which the template loses nothing."""
     texts = [message.content for message in conversation.messages]
-    texts += [call.arguments for message in conversation.messages for call in message.tool_calls]
-    texts += [json.dumps(tool, ensure_ascii=False) for tool in conversation.tools]
+    calls = [call for message in conversation.messages for call in message.tool_calls]
+    texts += [call.arguments for call in calls]
+    # JSON can spell any character as an escape, so what was parsed counts as well.
+    values = [*(call.parsed for call in calls), *conversation.tools]
+    texts += [json.dumps(value, ensure_ascii=False) for value in values]
     marks = Marks.fresh(texts, control)
     allowance = Allowance()
 
