@@ -291,7 +291,8 @@ conversation.
 
 TRL's markers often take in the line break after the token that ends a turn, which a model never
 writes, since decoding stops before; and in some templates part of the header, which the template
-writes for the model.
+writes for the model. The others are phi3 and phi3_5, where they take in a second token after the
+last turn.
 """
 
 
