@@ -29,7 +29,6 @@ from ringfence.statistics import distinct_n, paired_bootstrap_difference, wilson
 
 Arm = tuple[str, dict[str, Any]]
 SAMPLING = {"temperature": 1.0, "top_k": 15, "exhausted": "best"}
-FULL = {"preset": "code"}
 
 
 def arms(own: Sequence[str] = ()) -> dict[str, Arm]:
@@ -52,7 +51,10 @@ def arms(own: Sequence[str] = ()) -> dict[str, Arm]:
         "no-simulation": {"simulation": False},
     }
     for name, search in off.items():
-        found[f"rain-code-{name}"] = ("rain", {"preset": "code", "search": search})
+        for preset in ("fast", "paper", "code"):
+            found[f"rain-{preset}-{name}"] = ("rain", {"preset": preset, "search": search})
+    # The look-ahead is off in `fast`, whose sets are longer than most phrases.
+    found["rain-fast-and-simulation"] = ("rain", {"search": {"simulation": True}})
     return found
 
 

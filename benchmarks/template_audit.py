@@ -20,10 +20,10 @@ from typing import Any
 from ringfence.audit import Audit, audit
 from ringfence.engine import EngineCard
 from ringfence.errors import RenderingError
-from ringfence.marks import control_pattern
 from ringfence.rendering import render
+from ringfence.rendering.marks import control_pattern
+from ringfence.rendering.traits import Program, traits
 from ringfence.rings import Conversation
-from ringfence.traits import Program, traits
 from ringfence.vocabulary import Vocabulary
 
 BOS, EOS = "<s>", "</s>"

@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 
 from ringfence.audit import audit
 from ringfence.cli import app
+from ringfence.rendering.templates import TemplateFailed
+from ringfence.rendering.traits import Program
 from ringfence.rings import Policy
-from ringfence.templates import TemplateFailed
-from ringfence.traits import Program
 
 
 def audited(template: str, **options):

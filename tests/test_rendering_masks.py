@@ -12,8 +12,7 @@ from chat_templates import BASES, NAMES, card, replies, source, talk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ringfence import template_prices
-from ringfence.rendering import assistant_mask, render, render_text
+from ringfence.rendering import assistant_mask, prices, render, render_text
 
 GOLDEN = Path(__file__).parent / "golden"
 TALKS = {
@@ -33,7 +32,7 @@ def one_day(monkeypatch: pytest.MonkeyPatch) -> None:
         def now(cls, tz=None):
             return datetime(2026, 1, 2)
 
-    monkeypatch.setattr(template_prices, "datetime", Day)
+    monkeypatch.setattr(prices, "datetime", Day)
 
 
 @pytest.mark.parametrize("name", [*BASES, "chatml", "inst"])

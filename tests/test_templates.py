@@ -7,7 +7,7 @@ import time
 import pytest
 from chat_templates import NAMES, source
 
-from ringfence.templates import (
+from ringfence.rendering.templates import (
     LONGEST_SOURCE,
     Allowance,
     TemplateCostly,

@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ringfence.rendering.templates import Allowance, TemplateFailed, TemplateRefused, compiled
+from ringfence.rendering.traits import INVENTED, Program, traits
 from ringfence.rings import Policy
-from ringfence.templates import Allowance, TemplateFailed, TemplateRefused, compiled
-from ringfence.traits import INVENTED, Program, traits
 
 Fate = Literal["kept", "moved", "merged", "dropped", "refused", "failed"]
 ROLES = ("system", "developer", "user", "assistant", "tool")

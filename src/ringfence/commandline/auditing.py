@@ -15,9 +15,9 @@ from rich.text import Text
 from ringfence.audit import Audit, audit
 from ringfence.commandline import terminal
 from ringfence.errors import InputError
+from ringfence.rendering.templates import LONGEST_SOURCE, TemplateFailed
+from ringfence.rendering.traits import Program
 from ringfence.rings import Policy
-from ringfence.templates import LONGEST_SOURCE, TemplateFailed
-from ringfence.traits import Program
 
 _STYLES = {"kept": "green", "moved": "yellow", "merged": "red", "dropped": "bold red"}
 _MOST_CONTROL = 400

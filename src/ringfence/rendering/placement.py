@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from ringfence.rendering.traits import Traits, reasoning_fields
 from ringfence.rings import Conversation, Message
-from ringfence.traits import Traits, reasoning_fields
 
 BETWEEN = "\n\n"
 _THOUGHT = re.compile(r"\s*<think>(.*?)</think>(.*)", re.DOTALL)

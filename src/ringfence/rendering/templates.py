@@ -13,12 +13,12 @@ import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ringfence.template_prices import PAYING as PAYING
-from ringfence.template_prices import Allowance as Allowance
-from ringfence.template_prices import TemplateCostly as TemplateCostly
-from ringfence.template_prices import TemplateFailed as TemplateFailed
-from ringfence.template_prices import TemplateRefused as TemplateRefused
-from ringfence.template_prices import (
+from ringfence.rendering.prices import PAYING as PAYING
+from ringfence.rendering.prices import Allowance as Allowance
+from ringfence.rendering.prices import TemplateCostly as TemplateCostly
+from ringfence.rendering.prices import TemplateFailed as TemplateFailed
+from ringfence.rendering.prices import TemplateRefused as TemplateRefused
+from ringfence.rendering.prices import (
     extent,
     filtering,
     formatting,

@@ -20,12 +20,12 @@ from dataclasses import dataclass, field
 
 from ringfence.engine import EngineCard, Tokenizer, Tokens
 from ringfence.errors import RenderingError
-from ringfence.marks import Marks, control_pattern
-from ringfence.placement import Layout, Piece, layout, plans
+from ringfence.rendering.marks import Marks, control_pattern
+from ringfence.rendering.placement import Layout, Piece, layout, plans
+from ringfence.rendering.templates import Allowance, TemplateCostly, TemplateFailed, TemplateRefused
+from ringfence.rendering.tracing import Order, Unfit, trace
+from ringfence.rendering.traits import Program, Traits, traits
 from ringfence.rings import Conversation, Message
-from ringfence.templates import Allowance, TemplateCostly, TemplateFailed, TemplateRefused
-from ringfence.tracing import Order, Unfit, trace
-from ringfence.traits import Program, Traits, traits
 
 # Ring level of the template's own tokens: it stands above every ring, as nobody in the
 # conversation wrote it.

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ringfence.templates import Allowance, TemplateFailed, run
+from ringfence.rendering.templates import Allowance, TemplateFailed, run
 
 INVENTED = "zeveloper"
 _WORDS = ("qzufirst", "qzusecond")

@@ -11,8 +11,8 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from ringfence.marks import BrokenMarks, Marks
-from ringfence.placement import Layout, Piece
+from ringfence.rendering.marks import BrokenMarks, Marks
+from ringfence.rendering.placement import Layout, Piece
 
 # Spaces that templates do not write; `strip` takes them away, `strip("\n")` does not.
 _LEFT, _RIGHT = "\u2003", "\u2002"

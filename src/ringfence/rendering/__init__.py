@@ -1,0 +1,15 @@
+"""Conversation → tokens, with the ring of every token, for any chat template.
+
+`conversations` renders, `placement` puts elsewhere what a template refuses or drops, `tracing`
+follows text through a template by `marks`, `traits` finds out what a template can do, `templates`
+runs one in a sandbox within the costs of `prices`.
+"""
+
+from ringfence.rendering.conversations import SCAFFOLD as SCAFFOLD
+from ringfence.rendering.conversations import Rendering as Rendering
+from ringfence.rendering.conversations import Reply as Reply
+from ringfence.rendering.conversations import Span as Span
+from ringfence.rendering.conversations import assistant_mask as assistant_mask
+from ringfence.rendering.conversations import render as render
+from ringfence.rendering.conversations import render_text as render_text
+from ringfence.rendering.conversations import transcript as transcript
