@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 app = typer.Typer(
     name="ringfence",
-    help="Rewindable decoding for open-weight chat models: judged drafts, no weights changed.",
+    help="Rings of privilege and rewindable decoding for open-weight chat models.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
