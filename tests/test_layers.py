@@ -16,7 +16,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "ringfence"
 # the modules of a package (engines, server, …) may import each other.
 ROWS = [
     ("errors",),
-    ("resolution", "yaml_files", "tool_calls"),
+    ("resolution", "yaml_files", "partial_files", "tool_calls"),
     (
         "engine",
         "concurrency",

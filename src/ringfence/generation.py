@@ -13,7 +13,6 @@ when the job is resumed. A lock on the partial file keeps a second run away.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import hashlib
 import json
 import os
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ringfence.errors import InputError
+from ringfence.partial_files import locked, refuse_existing, sync_folder
 
 Line = dict[str, Any]
 
@@ -141,11 +141,11 @@ class Ledger:
         if not self._out.parent.is_dir():
             raise InputError(f"--out {self._out}: the folder {self._out.parent} does not exist")
         if not (resume or force):
-            self._refuse_existing()
+            refuse_existing(self._partial, (self._out,))
         if resume and self._out.exists() and not self._partial.exists():
             self.complete = True
             return self._finished_ids()
-        self._file = self._locked()
+        self._file = locked(self._partial)
         try:
             if force:
                 self._file.truncate(0)
@@ -174,7 +174,7 @@ class Ledger:
             target.flush()
             os.fsync(target.fileno())
         os.replace(ordered, self._out)
-        _sync_folder(self._out.parent)
+        sync_folder(self._out.parent)
         self._partial.unlink()
         self.complete = True
 
@@ -183,28 +183,6 @@ class Ledger:
         if self._file is not None:
             self._file.close()
             self._file = None
-
-    def _refuse_existing(self) -> None:
-        if self._partial.exists():
-            raise InputError(
-                f"{self._partial} is there from a run that did not finish; --resume goes on with "
-                "it, --force starts anew"
-            )
-        if self._out.exists():
-            raise InputError(f"{self._out} exists; --force replaces it")
-
-    def _locked(self) -> BinaryIO:
-        while True:
-            file = self._partial.open("a+b")
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.close()
-                raise InputError(f"{self._partial}: another run is writing it") from None
-            if os.fstat(file.fileno()).st_nlink:
-                return file
-            # The other run finished, and removed the file, between our opening and locking it.
-            file.close()
 
     def _begin(self) -> None:
         """Find what is finished, or make the first line.
@@ -216,7 +194,7 @@ class Ledger:
         header = self._recover()
         if header is None:
             self._write({"job": self._manifest})
-            _sync_folder(self._out.parent)
+            sync_folder(self._out.parent)
         elif header != self._manifest:
             raise InputError(f"{self._partial} is of another job: {self._differences(header)}")
 
@@ -328,12 +306,3 @@ async def generate(
                 task.cancel()
             await asyncio.gather(*flying, return_exceptions=True)
         ledger.finish([prompt.id for prompt in prompts])
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make names in a folder as durable as the files."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -9,7 +9,6 @@ any moment: a torn last line is cut off, and cases are made again from their num
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ringfence.errors import InputError
+from ringfence.partial_files import locked, refuse_existing, sync_folder
 from ringfence.synthesis.case import Case
 from ringfence.synthesis.manifest import Tally
 from ringfence.synthesis.targets import preferences, sft
@@ -64,12 +64,15 @@ class Folder:
         if self._out.exists() and not self._out.is_dir():
             raise InputError(f"--out {self._out}: is a file; cases go into a folder")
         if not (resume or force):
-            self._refuse_existing()
+            refuse_existing(
+                self._partial,
+                tuple(self._out / name for name in (MANIFEST, CASES, SFT, PREFERENCES)),
+            )
         if resume and (self._out / MANIFEST).exists() and not self._partial.exists():
             return self._finished()
         with _disk(self._out):
             self._out.mkdir(exist_ok=True)
-            self._file = self._locked()
+            self._file = locked(self._partial)
             try:
                 if force:
                     self._file.truncate(0)
@@ -110,7 +113,7 @@ class Folder:
                 yield from self._written(temporary)
                 for name, path in temporary.items():
                     os.replace(path, self._out / name)
-                _sync_folder(self._out)
+                sync_folder(self._out)
                 self._partial.unlink()
         finally:
             for path in temporary.values():
@@ -168,29 +171,6 @@ class Folder:
             target.flush()
             os.fsync(target.fileno())
 
-    def _refuse_existing(self) -> None:
-        if self._partial.exists():
-            raise InputError(
-                f"{self._partial} is there from a run that did not finish; --resume goes on with "
-                "it, --force starts anew"
-            )
-        for name in (MANIFEST, CASES, SFT, PREFERENCES):
-            if (self._out / name).exists():
-                raise InputError(f"{self._out / name} exists; --force replaces it")
-
-    def _locked(self) -> BinaryIO:
-        while True:
-            file = self._partial.open("a+b")
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.close()
-                raise InputError(f"{self._partial}: another run is writing it") from None
-            if os.fstat(file.fileno()).st_nlink:
-                return file
-            # The other run finished, and removed the file, between our opening and locking it.
-            file.close()
-
     def _begin(self) -> int:
         """Count what is finished, cut off what is torn, or write the first line."""
         assert self._file is not None
@@ -208,7 +188,7 @@ class Folder:
         if number == 0:
             self._file.write(json.dumps({"job": self._job}).encode() + b"\n")
             self.sync()
-            _sync_folder(self._out)
+            sync_folder(self._out)
             return 0
         return number - 1
 
@@ -252,12 +232,3 @@ def _disk(out: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             way_out = f"make room, then {way_out}"
         raise InputError(f"--out {out}: cannot be written: {error.strerror}; {way_out}") from error
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make names in a folder as durable as the files."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
