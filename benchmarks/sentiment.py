@@ -28,6 +28,7 @@ from ringfence import Options, Principle, SelfJudge, complete, decode, open_engi
 from ringfence.statistics import distinct_n, paired_bootstrap_difference, wilson
 
 Arm = tuple[str, dict[str, Any]]
+Replies = dict[tuple[int, int], dict[str, Any]]
 SAMPLING = {"temperature": 1.0, "top_k": 15, "exhausted": "best"}
 
 
@@ -125,12 +126,15 @@ def summary(args: argparse.Namespace) -> dict[str, Any]:
     grader = SentimentIntensityAnalyzer()
     records = [json.loads(line) for line in (Path(args.out) / "replies.jsonl").open()]
     wanted = args.arms.split(",")
-    by_arm: dict[str, dict[tuple[int, int], dict[str, Any]]] = defaultdict(dict)
+    by_arm: dict[str, Replies] = defaultdict(dict)
     for record in records:
         in_range = args.first <= record["row"] < args.first + args.count
         if in_range and record["seed"] < args.seeds and record["arm"] in wanted:
             record["compound"] = grader.polarity_scores(record["text"])["compound"]
             by_arm[record["arm"]][record["row"], record["seed"]] = record
+    if args.shared:
+        shared = set.intersection(*(set(by_arm[arm]) for arm in wanted))
+        by_arm = {arm: {key: by_arm[arm][key] for key in shared} for arm in wanted}
     table = {arm: _row(list(by_arm[arm].values())) for arm in wanted if by_arm[arm]}
     plain = by_arm.get("plain", {})
     for arm, row in table.items():
@@ -237,6 +241,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=40)
     parser.add_argument("--concurrency", type=int, default=2)
+    parser.add_argument(
+        "--shared", action="store_true", help="only prefixes and seeds that every arm has"
+    )
     parser.add_argument("--only-table", action="store_true", help="make no replies")
     args = parser.parse_args()
     if not args.only_table:
