@@ -30,7 +30,7 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 	@echo "== installing what the tests need (PyTorch among it; a few minutes)"
 	@# First and alone: a range instead of this pin would bring a build with CUDA.
 	@$(PIP) install torch==2.13.0
-	@$(PIP) install -c constraints.txt -e '.[embedded,serve,graders,hf,dev]'
+	@$(PIP) install -c constraints.txt -e '.[embedded,serve,graders,hf,eval,train,dev]'
 	@touch $@
 
 demo: setup
