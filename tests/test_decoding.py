@@ -505,6 +505,22 @@ async def test_guarded_rewinds_exactly_on_a_bad_verdict_and_goes_on_from_the_las
         judged = event.node if isinstance(event, Judged) else 0
 
 
+async def test_guarded_keeps_a_good_draft_whole_although_its_first_step_was_judged_badly():
+    def script(prefix):
+        return {ids("a")[0]: 1.0} if len(prefix) < len(PROMPT.tokens) + 4 else {ids("b")[0]: 1.0}
+
+    judge = FakeJudge(lambda text: 1.0 if "b" in text else -1.0)
+    search = {"lengths": (2,), "simulation": False, "dynamic_addition": False}
+    events = await events_of(script, judge, "guarded", segment=2, max_tokens=6, search=search)
+    # Everything shown ends a draft that was judged well: four letters that are no good by
+    # themselves are committed together with what makes them good.
+    assert events[-1].reason == "length"
+    judged_well = {event.node for event in of(events, Judged) if event.value > 0}
+    assert text_of([token for event in of(events, Committed) for token in event.tokens]) == "aaaabb"
+    assert of(events, Committed)[-1].node in judged_well
+    assert len(of(events, Rewound)) == 3  # the segment, and two leaves on the way to the good one
+
+
 async def test_guarded_costs_one_verdict_a_segment_where_nothing_is_wrong():
     events = await events_of(random_script(1, end=0), loves(), "guarded", segment=10, max_tokens=50)
     cost = events[-1].cost

@@ -294,13 +294,13 @@ async def _widening(
     for attempt in range(task.options.widenings):
         last = attempt == task.options.widenings - 1
         search = _search(task, reply, root_id, next_id, settings)
+        committed = False
         async for event in search.commit(exhausted_best=last and task.options.exhausted == "best"):
             yield event
-            if isinstance(event, Committed):
-                yield search
-                return
-        if last:
+            committed = committed or isinstance(event, Committed)
+        if committed or last:
             yield search
+            return
         next_id = search.next_id
         settings = settings.model_copy(
             update={

@@ -3,8 +3,8 @@
 Knows an engine and a judge through a `Meter`, and nothing of HTTP, models or attacks. It yields
 events and keeps no log. A tree of token sets grows below the committed reply: select a leaf by
 PUCT, look ahead to the end of a phrase, judge, back the value up, and rewind to the root, until one
-child of the root is visited often enough and good enough to be committed; then that child is the
-root and its siblings are gone.
+child of the root is visited often enough and good enough to be committed (or a draft below it is
+good enough by itself); then that child is the root and its siblings are gone.
 
 One departure from the released code changes no result and most of the cost: a leaf's children are
 drafted when the search first descends through it, not when the leaf is judged.
@@ -30,6 +30,9 @@ PHRASE_ENDS = (",", ".", "?", ":", ";", "\n")
 
 class TreeSearch:
     """The search of one reply. `commit` runs one turn of the outer loop.
+
+    By `visits` a turn commits one child of the root, as in the paper; by `verdict` the whole way to
+    the accepted draft, one event a step.
 
     Attributes:
         settings: may be replaced between commits (a wider search after a failed one).
@@ -97,7 +100,7 @@ class TreeSearch:
         self.spent = ""
         iterations = 0
         try:
-            while not (child := self._ready()):
+            while not (chosen := self._ready()):
                 if iterations >= self.settings.iterations:
                     raise Exhausted(f"{iterations} drafts judged, none good enough")
                 allowed = min(self.settings.iterations - iterations, self._meter.iterations_left)
@@ -109,27 +112,30 @@ class TreeSearch:
             if best is None:
                 self.spent = str(limit)
                 return
-            child = best
-        yield self._reroot(child)
+            chosen = best
+        # The whole way to an accepted draft: its first steps alone may have been judged badly.
+        value = chosen.verdict_value if self.settings.commit == "verdict" else chosen.value
+        for step in chosen.path():
+            yield self._reroot(step, value)
 
     def _ready(self) -> Node | None:
-        """The child of the root that may be committed now."""
+        """The node that may be committed now, with all above it."""
         best = self._best()
         if best is None:
             return None
         if self.settings.commit == "verdict":
             aim = self.settings.aim
             wanted = self.threshold if aim is None else max(aim, self.threshold)
-            return best.path()[0] if best.verdict_value >= wanted else None
+            return best if best.verdict_value >= wanted else None
         good = best.real_visits >= self.settings.visits and best.value >= self.threshold
         return best if good else None
 
     def _acceptable(self) -> Node | None:
-        """The child that leads to an acceptable draft, although a better one was looked for."""
+        """An acceptable draft, although a better one was looked for."""
         best = self._best()
         if self.settings.commit == "visits" or best is None:
             return None
-        return best.path()[0] if best.verdict_value >= self.threshold else None
+        return best if best.verdict_value >= self.threshold else None
 
     def _best(self) -> Node | None:
         """The most visited child of the root, or the draft with the best verdict."""
@@ -139,21 +145,19 @@ class TreeSearch:
         return max(children, key=lambda node: (node.real_visits, node.value), default=None)
 
     def _best_judged(self) -> Node | None:
-        """The child to commit where nothing acceptable was found."""
+        """The node to commit where nothing acceptable was found."""
         if self.settings.commit == "verdict":
             best = self._best()
-            return best.path()[0] if best and best.verdict else None
+            return best if best and best.verdict else None
         judged = [node for node in self.root.children or () if node.real_visits]
         return max(judged, key=lambda node: (node.value, node.real_visits), default=None)
 
-    def _reroot(self, child: Node) -> Committed:
+    def _reroot(self, child: Node, value: float) -> Committed:
         """Make the child the root; its siblings and their trees are freed."""
-        best = self._best()
-        led_to = best.verdict_value if best and self.settings.commit == "verdict" else None
         event = Committed(
             node=child.id,
             tokens=child.tokens,
-            value=child.value if led_to is None else led_to,
+            value=value,
             visits=child.real_visits,
             logprob=child.logprob,
         )
