@@ -25,6 +25,7 @@ ROWS = [
         "tokenizer_json",
         "search_settings",
         "principle",
+        "records",
     ),
     ("events", "vocabulary", "policy_files", "phrasing"),
     ("rendering", "statistics", "embedding", "toolbox", "graders"),
