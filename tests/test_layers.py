@@ -35,6 +35,7 @@ ROWS = [
     ("decoders",),
     ("decoding",),
     ("generation", "tree_view", "configuration", "server", "synthesis"),
+    ("suites",),
     ("commandline",),
     ("cli",),
 ]
