@@ -42,7 +42,7 @@ def cases(count: int, seed: int, policy: Policy) -> Iterator[Case]:
 
 
 async def reply_to(engine: Engine, sibling: Sibling, policy: Policy, length: int) -> str:
-    """The greedy reply.
+    """The greedy reply, of at most `length` tokens or twice as many as the gold reply has.
 
     Raises:
         InputError: the model's template or window does not take the conversation.
@@ -50,6 +50,8 @@ async def reply_to(engine: Engine, sibling: Sibling, policy: Policy, length: int
     turns = [turn.model_dump(exclude_defaults=True) for turn in sibling.messages]
     rings = [turn.ring for turn in sibling.messages]
     prompt = render(Conversation.of(turns, policy, rings), engine.card)
+    gold = len(engine.card.tokenizer.encode(sibling.target or ""))
+    length = min(max(length, 2 * gold), engine.card.context - len(prompt.tokens))
     [draft] = await engine.draft(prompt.tokens, 1, length, Sampling(temperature=0))
     return engine.card.tokenizer.decode(draft.tokens).strip()
 
@@ -78,7 +80,7 @@ async def run(args: argparse.Namespace) -> None:
         (number, case, name)
         for number, case in enumerate(cases(args.cases, args.seed, policy))
         for name in case.siblings
-        if (case.id, name) not in done
+        if number % args.parts == args.part and (case.id, name) not in done
     )
 
     async def work() -> None:
@@ -179,8 +181,10 @@ def main() -> None:
     parser.add_argument("--policy", default="harmony")
     parser.add_argument("--engine", default="embedded")
     parser.add_argument("--threads", type=int, help="of the embedded engine")
-    parser.add_argument("--tokens", type=int, default=64, help="of a reply")
+    parser.add_argument("--tokens", type=int, default=64, help="of a reply, at least")
     parser.add_argument("--concurrency", type=int, default=6)
+    parser.add_argument("--parts", type=int, default=1, help="processes that share the cases")
+    parser.add_argument("--part", type=int, default=0, help="which of them this one is")
     parser.add_argument("--out", default="runs/hierarchy")
     parser.add_argument("--json", help="write the figures here, too")
     parser.add_argument("--only-table", action="store_true", help="make no replies")
