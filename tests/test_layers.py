@@ -27,10 +27,11 @@ ROWS = [
         "principle",
         "records",
     ),
-    ("events", "vocabulary", "policy_files", "phrasing"),
-    ("rendering", "statistics", "embedding", "toolbox", "graders"),
+    ("events", "vocabulary", "policy_files", "phrasing", "segments"),
+    ("rendering", "statistics", "embedding", "toolbox", "graders", "adapters"),
     ("judges", "engines", "audit"),
     ("budget", "judge_check", "tree"),
+    ("proposals",),
     ("options", "search"),
     ("decoders",),
     ("decoding",),
@@ -41,10 +42,14 @@ ROWS = [
 ]
 NEIGHBOURS: set[tuple[str, str]] = set()
 # Engines know nothing of conversations, although rings and rendering lie below them.
-ENGINES_MAY_IMPORT = {"errors", "engine", "concurrency", "gguf_metadata", "vocabulary"}
+ENGINES_MAY_IMPORT = {"errors", "engine", "concurrency", "gguf_metadata", "vocabulary"} | {
+    "adapters",
+    "segments",  # tokens that carry rings, and the model's own signal: no messages
+}
 # Heavy libraries and where they may be imported at the top of a module.
 HEAVY = {
-    "torch": {"engines/transformers.py", "engines/kept_caches.py", "engines/rows.py"},
+    "torch": {"adapters/applying.py", "segments/signal.py"}
+    | {"engines/transformers.py", "engines/kept_caches.py", "engines/rows.py"},
     "transformers": {"engines/transformers.py"},
     "fastapi": {"server/"},
     "uvicorn": {"server/"},

@@ -32,7 +32,8 @@ from hypothesis import strategies as st
 from ringfence.budget import Budget, Meter
 from ringfence.embedding import HashedNgrams
 from ringfence.events import Committed, Drafted, Event, Judged, Rewound
-from ringfence.search import PHRASE_ENDS, TreeSearch
+from ringfence.proposals import PHRASE_ENDS
+from ringfence.search import TreeSearch
 from ringfence.search_settings import PRESETS, SearchSettings
 from ringfence.tree import Node, alike_and_bad, best_child
 

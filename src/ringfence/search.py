@@ -19,13 +19,12 @@ from collections.abc import Sequence
 from ringfence.budget import Exhausted, Meter
 from ringfence.concurrency import together
 from ringfence.embedding import Embedder
-from ringfence.engine import Draft, Sampling, Tokens
+from ringfence.engine import Draft, Tokens
 from ringfence.events import Committed, Drafted, Event, Events, Judged, Rewound
+from ringfence.proposals import Proposals
 from ringfence.rendering import Rendering
 from ringfence.search_settings import SearchSettings
 from ringfence.tree import Node, alike_and_bad, average_embedding, best_child, update_siblings
-
-PHRASE_ENDS = (",", ".", "?", ":", ";", "\n")
 
 
 class TreeSearch:
@@ -89,7 +88,7 @@ class TreeSearch:
         self._meter = meter
         self._embedder = embedder
         self._limit = limit
-        self._rng = rng
+        self._proposals = Proposals(meter, rng)
 
     async def commit(self, *, exhausted_best: bool = False) -> Events:
         """Search until one child of the root is committed, or the iterations are spent.
@@ -228,8 +227,9 @@ class TreeSearch:
 
     async def _expand(self, node: Node, events: list[Event]) -> None:
         """Draft the children of a node, with priors from the model's probabilities."""
-        length = self._length(node)
-        drafts = await self._most_likely(node) if length == 1 else await self._sets(node, length)
+        drafts = await self._proposals.token_sets(
+            self._prefix(node), self._length(node), self.settings
+        )
         node.children = []
         if not node.stop:
             # An empty reply is no reply; it counts only where the model offers nothing else.
@@ -246,31 +246,6 @@ class TreeSearch:
         if self.settings.priors == "equal" or not total:
             return 1 / len(children)
         return math.exp(child.logprob) / total
-
-    async def _most_likely(self, node: Node) -> list[Draft]:
-        """Token sets of one token: the most likely next ones, from a single request."""
-        sampling = Sampling(temperature=0, alternatives=self.settings.width, seed=self._seed())
-        [draft] = await self._meter.draft(self._prefix(node), 1, 1, sampling)
-        ends = self._meter.engine.card.ends
-        return [
-            Draft(tokens=(), logprobs=(), finished=True, end_logprob=logprob)
-            if token in ends
-            else Draft(tokens=(token,), logprobs=(logprob,), finished=False)
-            for token, logprob in draft.alternatives[0]
-        ]
-
-    async def _sets(self, node: Node, length: int) -> list[Draft]:
-        """Token sets of several tokens: one greedy, the others sampled."""
-        prefix, width = self._prefix(node), self.settings.width
-        greedy = int(self.settings.greedy)
-        requests = []
-        if greedy:
-            sampling = Sampling(temperature=0, seed=self._seed())
-            requests.append(self._meter.draft(prefix, 1, length, sampling))
-        if width > greedy:
-            sampling = Sampling(top_k=self.settings.top_k, seed=self._seed())
-            requests.append(self._meter.draft(prefix, width - greedy, length, sampling))
-        return [draft for drafts in await together(requests) for draft in drafts]
 
     def _attach(self, node: Node, draft: Draft) -> Node | None:
         """A new child, unless the node has the same one already; then None."""
@@ -304,8 +279,9 @@ class TreeSearch:
 
     async def _add_child(self, node: Node, events: list[Event]) -> None:
         """Dynamic node addition: one more sampled token set, its prior relative to its siblings."""
-        sampling = Sampling(top_k=self.settings.top_k, seed=self._seed())
-        [draft] = await self._meter.draft(self._prefix(node), 1, self._length(node), sampling)
+        draft = await self._proposals.one_more(
+            self._prefix(node), self._length(node), self.settings
+        )
         empty = not node.stop and not draft.tokens  # as in _expand
         child = None if empty else self._attach(node, draft)
         if child is None:
@@ -319,7 +295,7 @@ class TreeSearch:
     async def _judge(self, leaves: Sequence[Node]) -> list[Judged]:
         """Verdicts for leaves, looking ahead first; an ended reply is judged only once."""
         new = [leaf for leaf in leaves if leaf.verdict is None]
-        ahead = await together(self._simulate(leaf) for leaf in new)
+        ahead = await together(self._look_ahead(leaf) for leaf in new)
         decode = self._meter.engine.card.tokenizer.decode
         start = len(self._prompt.tokens)
         replies = [
@@ -341,17 +317,11 @@ class TreeSearch:
             if leaf.verdict is not None
         ]
 
-    async def _simulate(self, leaf: Node) -> Tokens:
-        """Look ahead, untruncated, to the end of the phrase. Empty where the phrase has ended."""
-        room = min(self.settings.simulation_length, self._limit - leaf.stop)
-        if not self.settings.simulation or leaf.finished or room < 1:
-            return ()
-        text = self._meter.engine.card.tokenizer.decode(leaf.tokens)
-        if text.rstrip(" ").endswith(PHRASE_ENDS):
-            return ()
-        sampling = Sampling(stop=PHRASE_ENDS, seed=self._seed())
-        [draft] = await self._meter.draft(self._prefix(leaf), 1, room, sampling)
-        return draft.tokens
+    async def _look_ahead(self, leaf: Node) -> Tokens:
+        room = 0 if leaf.finished else self._limit - leaf.stop
+        return await self._proposals.look_ahead(
+            self._prefix(leaf), leaf.tokens, room, self.settings
+        )
 
     def _back_up(self, leaf: Node, judged: Judged) -> None:
         """Value and embedding to every node of the path, then to siblings that say the same."""
@@ -383,6 +353,3 @@ class TreeSearch:
         vectors = self._embedder.embed([decode(node.tokens) for node in nodes])
         for node, vector in zip(nodes, vectors, strict=True):
             node.embedding = vector
-
-    def _seed(self) -> int:
-        return self._rng.getrandbits(31)
