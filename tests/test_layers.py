@@ -37,6 +37,8 @@ ROWS = [
     ("decoding",),
     ("generation", "tree_view", "configuration", "server", "synthesis"),
     ("suites",),
+    ("reports",),
+    ("evaluation",),
     ("commandline",),
     ("cli",),
 ]
@@ -55,6 +57,7 @@ HEAVY = {
     "uvicorn": {"server/"},
     "xllamacpp": {"engines/llama_child.py"},
     "rich": {"commandline/", "cli.py"},
+    "inspect_ai": {"evaluation/"},
     "sentence_transformers": set(),
     "gguf": set(),
     "openai": set(),
