@@ -10,7 +10,19 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from ringfence.errors import InputError
+from ringfence.suites.calls import calls_in, written
+from ringfence.suites.extraction import EXTRACTION
+from ringfence.suites.guardrails import GUARDRAILS
+from ringfence.suites.harmful import HARMFUL
+from ringfence.suites.hierarchy import HIERARCHY
+from ringfence.suites.ifeval import CAPABILITY, RULES
+from ringfence.suites.iheval import IHEVAL
+from ringfence.suites.indirect import INDIRECT
+from ringfence.suites.jailbreak import JAILBREAK
+from ringfence.suites.over_refusal import OVER_REFUSAL
+from ringfence.suites.sentiment import SENTIMENT
 from ringfence.suites.suite import Counts, Graded, Item, Metric, Outcomes, Suite, Twin
+from ringfence.suites.truthful import TRUTHFUL
 
 __all__ = [
     "SUITES",
@@ -21,10 +33,31 @@ __all__ = [
     "Outcomes",
     "Suite",
     "Twin",
+    "calls_in",
     "suite",
+    "written",
 ]
 
-SUITES: Mapping[str, Suite] = MappingProxyType({})
+SUITES: Mapping[str, Suite] = MappingProxyType(
+    {
+        one.name: one
+        for one in (
+            HIERARCHY,
+            EXTRACTION,
+            RULES,
+            GUARDRAILS,
+            IHEVAL,
+            INDIRECT,
+            HARMFUL,
+            JAILBREAK,
+            OVER_REFUSAL,
+            TRUTHFUL,
+            SENTIMENT,
+            CAPABILITY,
+        )
+    }
+)
+"""Every suite by its name, in the order of tables."""
 
 
 def suite(name: str) -> Suite:
