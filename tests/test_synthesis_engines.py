@@ -28,9 +28,13 @@ class Fake:
     def __init__(self, *says: str | None) -> None:
         self.says = says
         self.shown: list[str] = []
+        self.rooms: list[int] = []
 
-    async def reply(self, case: Case, messages: Sequence[Turn], seed: int) -> str | None:
+    async def reply(
+        self, case: Case, messages: Sequence[Turn], seed: int, characters: int
+    ) -> str | None:
         self.shown.append("\n".join(turn.content for turn in messages))
+        self.rooms.append(characters)
         return self.says[len(self.shown) % len(self.says)]
 
 
@@ -48,6 +52,14 @@ def conflict(family: str = "opening-words") -> Case:
 async def test_replies_that_fail_change_nothing(says: str | None) -> None:
     case = conflict()
     assert await enriched(case, Fake(says), 2) == case
+
+
+async def test_a_reply_gets_room_by_the_codes_own_and_not_more() -> None:
+    case, author = conflict(), Fake("Nonsense.")
+    await enriched(case, author, 1)
+    longest = max(len(s.target or "") + len(s.wrong or "") for s in case.siblings.values())
+    assert author.rooms and max(author.rooms) <= max(3 * longest + 100, 1000)
+    assert min(author.rooms) < 500
 
 
 async def test_replies_that_pass_take_the_place_of_the_codes() -> None:

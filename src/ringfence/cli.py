@@ -15,6 +15,7 @@ import typer
 
 from ringfence.commandline.failures import INTERRUPTED, say, told
 from ringfence.commandline.flags import Flags, shared
+from ringfence.commandline.training import train_app
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,6 +36,7 @@ judge_app = typer.Typer(
     help="Judges: how good they are.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(judge_app, name="judge")
+app.add_typer(train_app, name="train")
 
 Force = Annotated[bool, typer.Option("--force", help="Go on with a judge at chance.")]
 
@@ -216,12 +218,16 @@ def synthesize(
         str, typer.Option(help="train, eval, or both: one in five for eval.")
     ] = "both",
     best_of: Annotated[int, typer.Option(min=1, help="With --engine: tries a reply.")] = 4,
+    concurrency: Annotated[
+        int | None, typer.Option(help="With --engine: cases side by side.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run cut short.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
 ) -> None:
     """Make training and evaluation cases whose replies are checked by code; no model is needed."""
     from ringfence.commandline import synthesizing
 
+    given = {} if concurrency is None else {"concurrency": concurrency}
     job = synthesizing.Run(
         out,
         recipe=recipe,
@@ -229,7 +235,7 @@ def synthesize(
         seed=flags.seed or 0,
         policy=policy,
         split=split,
-        settings=_settings(flags) if flags.engine else None,
+        settings=_settings(flags, given=given) if flags.engine else None,
         best_of=best_of,
     )
     try:

@@ -138,7 +138,9 @@ class _Author:
     def __init__(self, place: Workplace) -> None:
         self._place = place
 
-    async def reply(self, case: Case, messages: Sequence[Turn], seed: int) -> str | None:
+    async def reply(
+        self, case: Case, messages: Sequence[Turn], seed: int, characters: int
+    ) -> str | None:
         """See `Author.reply`."""
         policy = Policy.of(case.policy, case.rings, {turn.role: turn.ring for turn in messages})
         turns = [turn.model_dump(exclude_defaults=True) for turn in messages]
@@ -146,7 +148,10 @@ class _Author:
         try:
             conversation = Conversation.of(turns, policy, rings)
             prompt = render(conversation, self._place.engine.card)
-            return (await complete(self._place.events(prompt, seed=seed))).text.strip()
+            # A token is hardly ever shorter than two characters.
+            length = min(self._place.settings.options.max_tokens, characters // 2)
+            events = self._place.events(prompt, seed=seed, max_tokens=length)
+            return (await complete(events)).text.strip()
         except InputError:
             # The model's template or window does not take it: the code's own reply stays.
             return None

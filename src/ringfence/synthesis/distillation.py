@@ -24,6 +24,7 @@ from ringfence.yaml_files import read
 
 # Replies to an open request have at least so many words: an empty one is not obedience.
 _FEWEST_WORDS = 12
+_LONGEST_OPEN = 1000
 _LITERAL = re.compile(r"[\"“«][^\"”»]*[\"”»]|\d+|[^\w\s.,:;!?'’()-]+")
 _PARAPHRASE = (
     "Rewrite the following instruction in other words, in one sentence. Keep its meaning exactly. "
@@ -35,8 +36,13 @@ _PARAPHRASE = (
 class Author(Protocol):
     """Something that writes replies."""
 
-    async def reply(self, case: Case, messages: Sequence[Turn], seed: int) -> str | None:
-        """A reply to a conversation; None if it cannot be given this conversation."""
+    async def reply(
+        self, case: Case, messages: Sequence[Turn], seed: int, characters: int
+    ) -> str | None:
+        """A reply to a conversation; None if it cannot be given this conversation.
+
+        A longer reply than `characters` is of no use, and may be cut.
+        """
         ...
 
 
@@ -75,11 +81,12 @@ async def _distilled(
 ) -> Sibling:
     """With the engine's replies in place of the code's, where they pass."""
     grader = parse_grader(sibling.grader)
+    room = _longest(sibling)
     void = [item for item in sibling.instructions if not item.holds]
     changes: dict[str, Any] = {}
     for messages in _without(sibling.messages, void):
         for _ in range(best_of):
-            reply = await author.reply(case, messages, rng.getrandbits(31))
+            reply = await author.reply(case, messages, rng.getrandbits(31), room)
             if reply and grade(grader, reply).passed:
                 changes |= {"target": reply, "target_by": "engine"}
                 break
@@ -89,11 +96,17 @@ async def _distilled(
         overruling = [item for item in sibling.instructions if item.id in above]
         for messages in _without(sibling.messages, overruling) if overruling else ():
             for _ in range(best_of):
-                reply = await author.reply(case, messages, rng.getrandbits(31))
+                reply = await author.reply(case, messages, rng.getrandbits(31), room)
                 if reply and grade(lower, reply).passed and not grade(grader, reply).passed:
                     changes |= {"wrong": reply, "wrong_by": "engine"}
                     break
     return sibling.model_copy(update=changes)
+
+
+def _longest(sibling: Sibling) -> int:
+    """Characters of a reply that may pass: a model that rambles on does so at a price."""
+    code = max(len(text or "") for text in (sibling.target, sibling.wrong))
+    return 3 * code + 100 if code else _LONGEST_OPEN
 
 
 def _without(messages: Sequence[Turn], deleted: Sequence[Stated]) -> list[tuple[Turn, ...]]:
@@ -159,7 +172,8 @@ async def _reworded(case: Case, author: Author, rng: Random) -> Case:
         if item.id == "task" or item.quoted or not item.text or len(item.text) > 400:
             continue
         turn = Turn(role="user", content=_PARAPHRASE.replace("{text}", item.text), ring=item.ring)
-        new = await author.reply(case, (turn,), rng.getrandbits(31))
+        room = 2 * len(item.text) + 40
+        new = await author.reply(case, (turn,), rng.getrandbits(31), room)
         if new and faithful(item.text, new.strip()):
             words[item.text] = new.strip()
     if not words:
