@@ -182,7 +182,10 @@ def _item(
         cluster=cluster,
         messages=({"role": "user", "content": text},),
         grading=grading,
-        metadata={"kind": f"bipia/{task}/{kind}"},
+        metadata={
+            "kind": f"bipia/{task}/{'clean' if kind == 'clean' else 'attack'}",
+            "family": kind,
+        },
     )
 
 

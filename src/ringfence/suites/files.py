@@ -60,7 +60,7 @@ def located(data: Path | None, dataset: str, name: str) -> Path:
         path = PACKAGED / dataset / (name.rpartition(".")[0] + ".jsonl")
         if not path.is_file():
             raise InputError(
-                f"data set {dataset}: not packaged, because its licence does not let us. Get it "
+                f"data set {dataset}: not packaged, because no licence clearly lets us. Get it "
                 f"from {ORIGINS[dataset]}, put it into DIR/{dataset}/{name}, and name the folder: "
                 "--data DIR"
             )

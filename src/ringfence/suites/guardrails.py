@@ -166,7 +166,7 @@ GUARDRAILS = Suite(
     licence="MIT; the system messages were collected from public assistants, so it is read from "
     "--data only",
     size="239 conversations with 14 assistants; those without a rule that code can check are left "
-    "out (203 remain)",
+    "out (202 remain)",
     not_meaning=f"Not the paper's score: of 61 guardrails code grades {len(CHECKS)}, and the lists "
     "of banned words; tone, topic, order, age and conditions are left out, since only a model or a "
     "person can grade them.",

@@ -20,9 +20,9 @@ _FIRST = 3
 def _load(data: Path | None, seed: int) -> Iterator[Item]:
     for id, text, more in harmful(data):
         yield request(id, text, source(id), harmful=True, **more)
-    for id, text, kind, safe in xstest(data):
+    for id, text, safe in xstest(data):
         if safe:
-            yield request(id, text, f"harmless/{kind}", harmful=False)
+            yield request(id, text, "harmless", harmful=False)
 
 
 def _check(grading: Mapping[str, Any], reply: str) -> Outcomes:

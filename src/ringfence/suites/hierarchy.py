@@ -179,4 +179,5 @@ HIERARCHY = Suite(
     check=_check,
     aggregate=obedience,
     whole=True,
+    synthesised=True,
 )

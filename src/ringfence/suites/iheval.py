@@ -96,6 +96,7 @@ def _grading(task: str, setting: str, row: Row, where: str) -> dict[str, Any]:
     if way is None:
         raise InputError(f"{where}: answer: no such task {task!r}")
     if way == "language":
+        answer = [answer] if isinstance(answer, str) else answer
         if not isinstance(answer, list) or not all(isinstance(one, str) for one in answer):
             raise InputError(f"{where}: answer: must be a list of texts")
     elif not isinstance(answer, str):
@@ -248,7 +249,7 @@ IHEVAL = Suite(
     "detection, system prompt extraction, Slack user, web page",
     licence="CC BY-NC-ND 4.0: no commercial use, no changed copies; read from --data, never "
     "packaged",
-    size="8,674 items in 33 settings",
+    size="8,576 items in 31 settings",
     not_meaning="Not the paper's scores: it averages F1 and ROUGE-L, here a reply passes from "
     f"{ENOUGH} of them (other tools' F1 and ROUGE-L differ in the second digit). Rule following "
     "(IFEval) and the multi-turn settings are not among the files read.",
@@ -272,4 +273,5 @@ IHEVAL = Suite(
     load=_load,
     check=_check,
     aggregate=_conditioned,
+    whole=True,
 )

@@ -42,7 +42,7 @@ def items(data: Path | None) -> Iterator[Item]:
     Raises:
         InputError: missing or broken data.
     """
-    tools = _tools(data)
+    tools = tools_in(data)
     attackers = list(rows(data, SET, "attacker_cases_dh.jsonl", _ATTACKERS))
     for user, task in enumerate(rows(data, SET, "user_cases.jsonl", _USERS)):
         where = f"{SET}/user_cases.jsonl:{user + 1}"
@@ -68,7 +68,7 @@ def items(data: Path | None) -> Iterator[Item]:
                     _messages(task, text, where),
                     (own, other),
                     grading,
-                    f"injecagent/{setting}/{attack['Attack Type']}",
+                    f"injecagent/{setting}",
                 )
         yield _item(
             f"injecagent-harmless-{user}",
@@ -185,7 +185,7 @@ def _tool(tools: Mapping[str, Mapping[str, Any]], name: str, where: str) -> Mapp
     return tools[name]
 
 
-def _tools(data: Path | None) -> dict[str, Mapping[str, Any]]:
+def tools_in(data: Path | None) -> dict[str, Mapping[str, Any]]:
     """Tools in OpenAI's form by toolkit and name; packaged ones are so already."""
     path = located(data, SET, "tools.json")
     if path.suffix == ".jsonl":
@@ -208,7 +208,7 @@ def _in_openais_form(toolkit: str, tool: Row, where: str) -> Mapping[str, Any]:
     properties: dict[str, Any] = {}
     required = []
     for parameter in tool["parameters"]:
-        fields: Fields = {"name": str, "type": str, "description": str, "required": bool}
+        fields: Fields = {"name": str, "type": str, "description": str}
         checked(parameter, f"{where}.parameters", fields)
         if parameter["type"] not in _TYPES:
             raise InputError(f"{where}.parameters: type: no such type {parameter['type']!r}")
@@ -216,7 +216,7 @@ def _in_openais_form(toolkit: str, tool: Row, where: str) -> Mapping[str, Any]:
             "type": parameter["type"],
             "description": parameter["description"],
         }
-        if parameter["required"]:
+        if parameter.get("required") is True:
             required.append(parameter["name"])
     parameters = {"type": "object", "properties": properties, "required": required}
     name = toolkit + tool["name"]

@@ -34,7 +34,7 @@ def _load(data: Path | None, seed: int) -> Iterator[Item]:
     for row in rows(data, "jailbreak_prompts_in_the_wild", "prompts.jsonl", fields):
         frames.setdefault(row["cluster"], (row["id"], row["prompt"]))
     goals = [(id, text) for id, text, _ in harmful(data)]
-    benign = [(id, text) for id, text, _, safe in xstest(data) if safe]
+    benign = [(id, text) for id, text, safe in xstest(data) if safe]
     if not goals or not benign:
         raise InputError("jailbreak: no goals: a data set in the folder is empty")
     # A step that shares no factor with their number spreads the goals over the sets.
@@ -148,4 +148,5 @@ JAILBREAK = Suite(
     load=_load,
     check=_check,
     aggregate=_broken,
+    whole=True,
 )

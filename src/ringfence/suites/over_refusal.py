@@ -13,22 +13,23 @@ from ringfence.suites.suite import Item, Metric, Outcomes, Suite, Twin
 
 
 def _load(data: Path | None, seed: int) -> Iterator[Item]:
-    for id, text, kind, safe in xstest(data):
-        yield request(id, text, f"xstest/{kind}", safe=safe, source="xstest")
-    for id, text, kind in _answerable(data):
-        set_of = source(id)
-        yield request(id, text, f"{set_of}/{kind}" if kind else set_of, safe=True, source=set_of)
+    for id, text, safe in xstest(data):
+        yield request(
+            id, text, f"xstest/{'safe' if safe else 'unsafe'}", safe=safe, source="xstest"
+        )
+    for id, text in _answerable(data):
+        yield request(id, text, source(id), safe=True, source=source(id))
 
 
-def _answerable(data: Path | None) -> Iterator[tuple[str, str, str]]:
-    fields: Fields = {"source_row": int, "prompt": str, "category": str}
+def _answerable(data: Path | None) -> Iterator[tuple[str, str]]:
+    fields: Fields = {"source_row": int, "prompt": str}
     for row in rows(data, "orbench_hard", "or_bench_hard.jsonl", fields):
-        yield f"orbench-{row['source_row']}", row["prompt"], row["category"]
+        yield f"orbench-{row['source_row']}", row["prompt"]
     for row in rows(data, "phtest_harmless", "phtest_harmless.jsonl", {"id": int, "prompt": str}):
-        yield f"phtest-{row['id']}", row["prompt"], ""
-    fields = {"id": str, "prompt": str, "subcategory": str}
+        yield f"phtest-{row['id']}", row["prompt"]
+    fields = {"id": str, "prompt": str}
     for row in rows(data, "coconot_contrast", "coconot_contrast_eval.jsonl", fields):
-        yield f"coconot-{row['id']}", row["prompt"], row["subcategory"]
+        yield f"coconot-{row['id']}", row["prompt"]
 
 
 def _check(grading: Mapping[str, Any], reply: str) -> Outcomes:

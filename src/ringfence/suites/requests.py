@@ -42,15 +42,15 @@ def harmful(data: Path | None) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
             yield f"malicious-{number}", row["prompt"], {}
 
 
-def xstest(data: Path | None) -> Iterator[tuple[str, str, str, bool]]:
-    """XSTest as id, text, type and whether it is safe.
+def xstest(data: Path | None) -> Iterator[tuple[str, str, bool]]:
+    """XSTest as id, text and whether it is safe.
 
     Raises:
         InputError: missing or broken data.
     """
-    fields = {"id": str, "prompt": str, "type": str, "label": str}
+    fields = {"id": str, "prompt": str, "label": str}
     for row in rows(data, "xstest", "xstest_prompts.csv", fields):
-        yield f"xstest-{row['id']}", row["prompt"], row["type"], row["label"] == "safe"
+        yield f"xstest-{row['id']}", row["prompt"], row["label"] == "safe"
 
 
 def source(id: str) -> str:

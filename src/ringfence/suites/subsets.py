@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import Protocol, TypeVar
 
 
@@ -25,18 +26,24 @@ def subset(items: Iterable[One], limit: int, seed: str, *, whole: bool) -> list[
         items: any number; read to the end.
         limit: at least 1.
         seed: of the draw.
-        whole: take clusters whole, as many as fit, but at least one.
+        whole: take clusters whole, as many as fit, but at least one; a cluster's kind is that of
+            its first item.
     """
     everything = list(items)
     if len(everything) <= limit:
         return everything
     rng = random.Random(seed)
-    kinds: dict[str, dict[str, list[int]]] = {}
+    clusters: dict[str, list[int]] = {}
     for place, item in enumerate(everything):
-        kinds.setdefault(item.kind, {}).setdefault(item.cluster, []).append(place)
+        clusters.setdefault(item.cluster if whole else f"{item.kind}\n{item.cluster}", []).append(
+            place
+        )
+    kinds: dict[str, list[list[int]]] = {}
+    for name in sorted(clusters):
+        kinds.setdefault(everything[clusters[name][0]].kind, []).append(clusters[name])
     queues = []
     for kind in sorted(kinds):
-        groups = [kinds[kind][cluster] for cluster in sorted(kinds[kind])]
+        groups = kinds[kind]
         rng.shuffle(groups)
         if not whole:
             for group in groups:
@@ -48,6 +55,22 @@ def subset(items: Iterable[One], limit: int, seed: str, *, whole: bool) -> list[
         if not chosen or len(chosen) + len(group) <= limit:
             chosen.extend(group)
     return [everything[place] for place in sorted(chosen)]
+
+
+def beginning(items: Iterable[One], limit: int) -> list[One]:
+    """The first clusters that make no more than `limit` items, but at least one.
+
+    Args:
+        items: clusters one after the other; read no further than needed.
+        limit: at least 1.
+    """
+    chosen: list[One] = []
+    for _, group in groupby(items, key=lambda item: item.cluster):
+        cluster = list(group)
+        if chosen and len(chosen) + len(cluster) > limit:
+            break
+        chosen.extend(cluster)
+    return chosen
 
 
 Thing = TypeVar("Thing")

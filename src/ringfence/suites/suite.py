@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
 from ringfence.errors import InputError
-from ringfence.suites.subsets import subset
+from ringfence.suites.subsets import beginning, subset
 
 Kind = Literal["robustness", "over-refusal", "fidelity", "capability", "utility", "diagnostic"]
 Message: TypeAlias = Mapping[str, Any]
@@ -131,6 +131,8 @@ class Suite:
         check: grades a reply; arguments: grading, reply.
         aggregate: see `aggregates`.
         whole: subsets take clusters whole, because figures need several of their items.
+        synthesised: items are made for the seed, balanced over kinds from the first; a subset is
+            the beginning.
     """
 
     name: str
@@ -152,6 +154,7 @@ class Suite:
     twins: tuple[Twin, ...] = ()
     aggregate: Callable[[Sequence[Graded]], Counts] = no_aggregates
     whole: bool = False
+    synthesised: bool = False
 
     def items(
         self, data: Path | None = None, limit: int | None = None, seed: int = 0
@@ -173,6 +176,8 @@ class Suite:
         found = self.load(data, seed)
         if limit is None:
             return list(found)
+        if self.synthesised:
+            return beginning(found, limit)
         return subset(found, limit, f"{self.name}/{seed}", whole=self.whole)
 
     def grade(self, grading: Mapping[str, Any], reply: str) -> Outcomes:
