@@ -39,6 +39,7 @@ ROWS = [
     ("suites",),
     ("reports",),
     ("evaluation",),
+    ("training",),
     ("commandline",),
     ("cli",),
 ]
@@ -51,8 +52,15 @@ ENGINES_MAY_IMPORT = {"errors", "engine", "concurrency", "gguf_metadata", "vocab
 # Heavy libraries and where they may be imported at the top of a module.
 HEAVY = {
     "torch": {"adapters/applying.py", "segments/signal.py"}
-    | {"engines/transformers.py", "engines/kept_caches.py", "engines/rows.py"},
-    "transformers": {"engines/transformers.py"},
+    | {"engines/transformers.py", "engines/kept_caches.py", "engines/rows.py"}
+    | {"training/collation.py", "training/isolation.py", "training/running.py"}
+    | {"training/trainers.py", "training/watching.py"},
+    "transformers": {"engines/transformers.py"}
+    | {"training/running.py", "training/trainers.py", "training/watching.py"},
+    "trl": {"training/trainers.py"},
+    "peft": set(),
+    "datasets": {"training/trainers.py"},
+    "accelerate": {"training/running.py"},
     "fastapi": {"server/"},
     "uvicorn": {"server/"},
     "xllamacpp": {"engines/llama_child.py"},

@@ -1,0 +1,133 @@
+"""Which examples an epoch takes, and in which order. Knows nothing of files, tokens or torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from ringfence.errors import InputError
+from ringfence.training.recipe import Part, Recipe
+
+
+def part_of(parts: Sequence[Part], *, data: str, recipe: str, sibling: str) -> int | None:
+    """The first part that takes an example; None where none does. Without parts there is one."""
+    if not parts:
+        return 0
+    for place, part in enumerate(parts):
+        if (
+            (not part.data or data in part.data)
+            and (not part.recipes or recipe in part.recipes)
+            and (not part.siblings or sibling in part.siblings)
+        ):
+            return place
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mixture:
+    """What an epoch takes of every part.
+
+    Attributes:
+        pools: the examples of every part, by number.
+        taken: how many of each; a part that is short of it repeats.
+        seed: of the draws.
+    """
+
+    pools: tuple[tuple[int, ...], ...]
+    taken: tuple[int, ...]
+    seed: int
+
+    def epoch(self, number: int) -> list[int]:
+        """The examples of an epoch in their order; equal seeds give equal epochs."""
+        chosen: list[int] = []
+        for place, (pool, count) in enumerate(zip(self.pools, self.taken, strict=True)):
+            rng = Random(f"{self.seed}:{number}:{place}")
+            whole, rest = divmod(count, len(pool)) if pool else (0, 0)
+            chosen += list(pool) * whole + rng.sample(pool, rest)
+        Random(f"{self.seed}:{number}").shuffle(chosen)
+        return chosen
+
+
+def mixture(recipe: Recipe, members: Sequence[int | None]) -> Mixture:
+    """Settle how many examples of each part make an epoch.
+
+    Args:
+        recipe: gives parts, weights, `examples` and `repeats`.
+        members: the part of every example, None for those in none.
+
+    Raises:
+        InputError: a part without examples, or one too short for what `examples` asks of it.
+    """
+    count = max(1, len(recipe.mixture))
+    pools = tuple(
+        tuple(number for number, part in enumerate(members) if part == place)
+        for place in range(count)
+    )
+    if not recipe.mixture:
+        if not pools[0]:
+            raise InputError("--data: no example is left to train on")
+        wanted = min(recipe.examples or len(pools[0]), len(pools[0]) * recipe.repeats)
+        return Mixture(pools=pools, taken=(wanted,), seed=recipe.seed)
+    for part, pool in zip(recipe.mixture, pools, strict=True):
+        if not pool:
+            raise InputError(
+                f"mixture.{part.name}: no example of the data is in this part. Give its data with "
+                "--data, or take the part out of the recipe."
+            )
+    total = sum(part.weight for part in recipe.mixture)
+    shares = [part.weight / total for part in recipe.mixture]
+    most = recipe.examples or int(
+        min(len(pool) / share for pool, share in zip(pools, shares, strict=True)) + 1e-9
+    )
+    taken = _rounded(shares, max(most, count))
+    for part, pool, wanted in zip(recipe.mixture, pools, taken, strict=True):
+        if wanted > len(pool) * recipe.repeats:
+            raise InputError(
+                f"mixture.{part.name}: {wanted} examples are wanted and {len(pool)} are there, "
+                f"which would repeat them more than repeats: {recipe.repeats} times. Synthesise "
+                "more, lower examples or the weight, or raise repeats."
+            )
+    return Mixture(pools=pools, taken=tuple(taken), seed=recipe.seed)
+
+
+def counts(
+    recipe: Recipe, made: Mixture, lengths: Sequence[int], learnt: Sequence[int]
+) -> list[dict[str, Any]]:
+    """What the mixture takes, part by part, for the manifest.
+
+    Args:
+        recipe: gives the names.
+        made: the mixture.
+        lengths: tokens of every example.
+        learnt: those of them with a loss.
+    """
+    names = [part.name for part in recipe.mixture] or ["all"]
+    epoch = made.epoch(0)
+    found = []
+    for name, pool, taken in zip(names, made.pools, made.taken, strict=True):
+        members = set(pool)
+        mine = [number for number in epoch if number in members]
+        found.append(
+            {
+                "name": name,
+                "there": len(pool),
+                "taken": taken,
+                "share": round(taken / len(epoch), 6),
+                "repeats": round(taken / len(pool), 3),
+                "tokens": sum(lengths[number] for number in mine),
+                "learnt": sum(learnt[number] for number in mine),
+            }
+        )
+    return found
+
+
+def _rounded(shares: Sequence[float], total: int) -> list[int]:
+    """Whole numbers of these shares that add up; the largest remainders get what is left."""
+    exact = [share * total for share in shares]
+    whole = [int(value) for value in exact]
+    order = sorted(range(len(shares)), key=lambda place: (whole[place] - exact[place], place))
+    for place in order[: total - sum(whole)]:
+        whole[place] += 1
+    return whole

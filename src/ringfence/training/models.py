@@ -1,0 +1,221 @@
+"""The model that is trained: found, unpacked, hashed, loaded, fitted with an adapter.
+
+Weights come from safetensors, or from a GGUF file that is unpacked once into the user's cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ringfence.engines.embedded import _packaged_model
+from ringfence.engines.requantising import cache_folder
+from ringfence.engines.weights import find_weights
+from ringfence.errors import EngineError, InputError
+from ringfence.training.recipe import Adapter, Recipe
+
+EMBEDDED = "embedded"
+_WEIGHTS = ("*.safetensors", "*.gguf")
+
+
+def library(name: str) -> Any:
+    """Import one of the libraries of the extra `train`.
+
+    Raises:
+        EngineError: it cannot be imported; says what to install.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise EngineError(
+            f"training needs {name}, which cannot be imported ({error}): "
+            "pip install 'ringfence[train]'"
+        ) from error
+
+
+def model_folder(spec: str) -> Path:
+    """The folder of a model in safetensors.
+
+    Args:
+        spec: `embedded`, a model folder, a GGUF file, or `owner/name` of the Hugging Face hub; all
+            but the folder are brought into the user's cache.
+
+    Raises:
+        EngineError: there is no such model, or it cannot be used.
+    """
+    if spec == EMBEDDED:
+        return unpacked(_packaged_model())
+    found = find_weights(spec.removeprefix("hf:"))
+    return unpacked(found) if found.is_file() else found
+
+
+def unpacked(gguf: Path) -> Path:
+    """A GGUF file's model as float32 safetensors with tokenizer and template, made on first use.
+
+    It lies in the user's cache under the hash of the file, complete or not at all. Values are those
+    of the quantised file: a model cannot be trained in them, and gets no better by unpacking.
+
+    Raises:
+        EngineError: transformers cannot read the file.
+    """
+    with gguf.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    folder = cache_folder() / f"{digest[:32]}-safetensors" / gguf.stem.rsplit(".Q", 1)[0]
+    if folder.exists():
+        return folder
+    transformers = library("transformers")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
+    options: dict[str, Any] = {"gguf_file": gguf.name, "trust_remote_code": False}
+    try:
+        with quiet():
+            model = transformers.AutoModelForCausalLM.from_pretrained(
+                gguf.parent,
+                dtype="float32",
+                local_files_only=True,
+                quantization_config=transformers.GgufConfig(dequantize=True),
+                **options,
+            )
+            model.save_pretrained(partial)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, **options)
+            tokenizer.save_pretrained(partial)
+        # A name that exists was made by another process at the same time, of the same file.
+        if not folder.exists():
+            os.replace(partial, folder)
+    except Exception as error:  # whatever transformers, gguf and the disk find wrong
+        raise EngineError(f"{gguf} cannot be unpacked for training: {error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def weights_hash(folder: Path) -> str:
+    """One hash of all weight files of a folder and their names.
+
+    Raises:
+        EngineError: there are none.
+    """
+    files = sorted(file for pattern in _WEIGHTS for file in folder.glob(pattern))
+    if not files:
+        raise EngineError(f"{folder}: holds no weights")
+    whole = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as data:
+            whole.update(file.name.encode() + hashlib.file_digest(data, "sha256").digest())
+    return whole.hexdigest()
+
+
+def loaded(
+    folder: Path, recipe: Recipe, *, adapter: Path | None, ring_names: int | tuple[str, ...]
+) -> Any:
+    """The model, ready to be trained: its adapter and ring signal added, as the recipe says.
+
+    Args:
+        folder: of the model.
+        recipe: gives adapter, segments, precision and attention.
+        adapter: an adapter of an earlier training to go on with.
+        ring_names: for a ring signal: names of the rings, or how many.
+
+    Raises:
+        EngineError: it cannot be loaded.
+        InputError: the recipe does not fit the model.
+    """
+    torch, transformers = library("torch"), library("transformers")
+    precision, full = recipe.hardware.precision, recipe.adapter is None
+    # What is trained stays in float32: small steps vanish in bfloat16.
+    dtype = torch.bfloat16 if precision == "bfloat16" and not full else torch.float32
+    try:
+        with quiet():
+            model, report = transformers.AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                attn_implementation=recipe.hardware.attention,
+                output_loading_info=True,
+            )
+    except Exception as error:  # whatever transformers, safetensors and torch find wrong
+        raise EngineError(f"{folder} cannot be loaded for training: {error}") from error
+    missing = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
+    if missing:
+        raise EngineError(f"{folder} lacks {len(missing)} weights, such as {missing[0]}")
+    model.config.use_cache = False
+    if full:
+        if adapter is not None:
+            raise InputError("--adapter goes on with an adapter, and --full trains all weights")
+        return model
+    model = _adapted(model, recipe, adapter)
+    _signalled(model, recipe, adapter, ring_names)
+    return model
+
+
+def _adapted(model: Any, recipe: Recipe, adapter: Path | None) -> Any:
+    peft = library("peft")
+    if adapter is not None:
+        if not (adapter / "adapter_config.json").is_file():
+            raise InputError(f"--adapter {adapter}: holds no adapter_config.json")
+        with quiet():
+            return peft.PeftModel.from_pretrained(model, adapter, is_trainable=True)
+    assert recipe.adapter is not None
+    try:
+        with quiet():
+            return peft.get_peft_model(model, _lora(peft, recipe.adapter))
+    except ValueError as error:
+        raise InputError(f"recipe: adapter.targets: {error}") from None
+
+
+def _lora(peft: Any, adapter: Adapter) -> Any:
+    targets = adapter.targets if isinstance(adapter.targets, str) else list(adapter.targets)
+    return peft.LoraConfig(
+        r=adapter.rank,
+        lora_alpha=adapter.alpha,
+        lora_dropout=adapter.dropout,
+        target_modules=targets,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+
+
+def _signalled(
+    model: Any, recipe: Recipe, adapter: Path | None, ring_names: int | tuple[str, ...]
+) -> None:
+    from ringfence.segments import signal
+    from ringfence.segments.saved import has_signal
+
+    if adapter is not None and has_signal(adapter):
+        signal.load(adapter, model)
+        return
+    if recipe.segments != "none":
+        signal.attach(model, recipe.segments, rings=ring_names)
+
+
+def signal_of(model: Any) -> Any | None:
+    """The ring signal of a model; None if there is none."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return getattr(inner, "ring_signal", None)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the progress bars and advice of transformers."""
+    logging = library("transformers.utils.logging")
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,194 @@
+"""Everything a run trains on, in its order, from sources to rows. Knows nothing of torch.
+
+The same data, recipe and seed give the same rows on every machine and in every process, so that a
+resumed run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ringfence.engine import EngineCard
+from ringfence.rings import Policy
+from ringfence.training import store
+from ringfence.training.encoding import Dropped, Encoder, Learnt, policy_of
+from ringfence.training.mixing import Mixture, counts, mixture, part_of
+from ringfence.training.overlap import Overlap
+from ringfence.training.packing import rows
+from ringfence.training.recipe import Kind, Recipe
+from ringfence.training.sources import Source
+from ringfence.training.store import Store
+
+Json = dict[str, Any]
+Told = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is trained on.
+
+    Attributes:
+        rows: of the whole run, in order; numbers of examples each.
+        store: their tokens.
+        batch: rows of one step, over all devices.
+        steps: of the optimiser.
+        mixed: what the mixture takes, for the manifest.
+    """
+
+    rows: tuple[tuple[int, ...], ...]
+    store: Store
+    batch: int
+    steps: int
+    mixed: list[Json]
+
+
+def encoded(
+    sources: Sequence[Source],
+    recipe: Recipe,
+    kind: Kind,
+    card: EngineCard,
+    folder: Path,
+    *,
+    key: str,
+    overlap: Overlap | None,
+    told: Told,
+) -> Store:
+    """Render all data, or take what an earlier run rendered.
+
+    Args:
+        sources: of this kind.
+        recipe: gives parts and length.
+        kind: of training.
+        card: of the model.
+        folder: for the tokens.
+        key: of everything that decides what the tokens are.
+        overlap: sees all texts; what it finds is kept with the tokens.
+        told: is told how many examples were read.
+
+    Raises:
+        InputError: a line that cannot be used; too much overlap is for the caller to refuse.
+    """
+    if (kept := store.read(folder, key)) is not None:
+        return kept
+    dropped = Dropped()
+    length = recipe.sequence.length
+    encoder = Encoder(card=card, policies=policies(sources), length=length)
+    read = [0]
+
+    def examples() -> Iterator[tuple[int, tuple[Learnt, ...]]]:
+        for source in sources:
+            for example in source.examples():
+                read[0] += 1
+                told(read[0])
+                if overlap is not None:
+                    overlap.see(example.texts())
+                part = part_of(
+                    recipe.mixture,
+                    data=example.data,
+                    recipe=example.recipe,
+                    sibling=example.sibling,
+                )
+                if part is None:
+                    dropped.add("in no part of the mixture", example, example.recipe)
+                    continue
+                replies = recipe.mixture[part].replies if recipe.mixture else "all"
+                if kind == "dpo":
+                    pair = encoder.preference(example, dropped)
+                    if pair is not None:
+                        yield part, pair
+                elif (learnt := encoder.supervised(example, replies, dropped)) is not None:
+                    yield part, (learnt,)
+
+    store.write(folder, key, examples(), 2 if kind == "dpo" else 1)
+    found = overlap.described() if overlap else None
+    store.finish(folder, {"read": read[0], "dropped": dropped.described(), "overlap": found})
+    made = store.read(folder, key)
+    assert made is not None
+    return made
+
+
+def key_of(
+    sources: Sequence[Source], recipe: Recipe, kind: Kind, card: EngineCard, check: str
+) -> str:
+    """A hash of everything that decides what the tokens are."""
+    parts = {
+        "format": 1,
+        "kind": kind,
+        "sources": [(source.name, source.sha256) for source in sources],
+        "mixture": [part.model_dump(mode="json") for part in recipe.mixture],
+        "length": recipe.sequence.length,
+        "template": card.template,
+        "control": dict(card.tokenizer.control),
+        "specials": [card.bos, card.eos],
+        "tokenizer": fingerprint(card),
+        "check": check,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def fingerprint(card: EngineCard) -> str:
+    """Tells tokenizers apart that encode differently, by what they make of a text."""
+    text = "The 1234 naïve keys—{'é': [0.5]}\n\n  def λ(x): return ünïcode 日本語 🙂 \t end."
+    return hashlib.sha256(json.dumps(card.tokenizer.encode(text)).encode()).hexdigest()
+
+
+def policies(sources: Sequence[Source]) -> dict[str, Policy]:
+    """The policy of every source with a manifest."""
+    return {
+        source.name: policy_of(source.policy) for source in sources if source.policy is not None
+    }
+
+
+def planned(made: Store, recipe: Recipe, kind: Kind, world: int) -> Plan:
+    """Rows of all epochs in order.
+
+    Args:
+        made: the tokens.
+        recipe: gives mixture, packing, schedule and seed.
+        kind: of training.
+        world: processes that train together.
+
+    Raises:
+        InputError: the mixture cannot be had.
+    """
+    schedule = recipe.schedule(kind)
+    members = [None if part < 0 else int(part) for part in made.parts]
+    mixed: Mixture = mixture(recipe, members)
+    lengths = made.lengths()
+    packing = recipe.sequence.packing
+    if kind == "dpo" and packing == "packed":
+        packing = "grouped"
+    batch = schedule.rows * schedule.accumulate * world
+    found: list[tuple[int, ...]] = []
+    for epoch in range(math.ceil(schedule.epochs)):
+        order = mixed.epoch(epoch)
+        share = min(1.0, schedule.epochs - epoch)
+        order = order[: max(1, round(len(order) * share))]
+        found += rows(
+            order,
+            lengths,
+            length=recipe.sequence.length,
+            batch=schedule.rows,
+            packing=packing,
+            seed=f"{recipe.seed}:rows:{epoch}",
+        )
+        if schedule.steps and len(found) >= schedule.steps * batch:
+            break
+    steps = math.ceil(len(found) / batch)
+    if schedule.steps and schedule.steps < steps:
+        steps = schedule.steps
+        found = found[: steps * batch]
+    learnt = made.learnt()
+    return Plan(
+        rows=tuple(found),
+        store=made,
+        batch=batch,
+        steps=steps,
+        mixed=counts(recipe, mixed, lengths, learnt),
+    )

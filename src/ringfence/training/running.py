@@ -1,0 +1,257 @@
+"""The run itself: model, trainer, steps, what is saved. Imports torch; `job` does not."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import accelerate
+import torch
+import transformers
+
+from ringfence.segments.signal import CARD as SIGNAL_CARD
+from ringfence.training import job as jobs
+from ringfence.training import manifest as manifests
+from ringfence.training import trainers
+from ringfence.training.checkpoints import checkpoints, step_of, synced
+from ringfence.training.collation import Rows, Supervised
+from ringfence.training.isolation import measured
+from ringfence.training.job import Job, Json, Ready, Say
+from ringfence.training.metrics import Metrics, read
+from ringfence.training.models import loaded, quiet, signal_of
+from ringfence.training.watching import Stop, Watch
+
+_ADAPTER = "adapter"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        manifest: of a finished run; None if it was stopped.
+        step: the last one that is safe.
+        steps: of the whole run.
+        stopped_by: the signal that stopped it; 0 if it finished.
+    """
+
+    manifest: Json | None
+    step: int
+    steps: int
+    stopped_by: int
+
+
+def train(job: Job, say: Say, *, resume: bool = False, force: bool = False) -> Outcome:
+    """Train, from the beginning or the last checkpoint, to the end or a request to stop.
+
+    In a process group (accelerate launch, torchrun) all processes call this.
+
+    Raises:
+        RingfenceError: model, data, recipe or folder cannot be used.
+        DivergedError: the loss is no longer a number.
+        KeyboardInterrupt: asked twice to stop.
+    """
+    threads = job.recipe.hardware.threads
+    if threads:
+        torch.set_num_threads(threads)
+    with _fsdp_environment(job):
+        state = accelerate.PartialState(cpu=job.cpu or not torch.accelerator.is_available())
+        first = bool(state.is_main_process)
+        tell = say if first else _silent
+        with contextlib.ExitStack() as stack:
+            if first:
+                stack.enter_context(
+                    contextlib.closing(jobs.claimed(job, resume=resume, force=force))
+                )
+            ready = jobs.prepared(
+                job, tell, world=state.num_processes, first=first, wait=state.wait_for_everyone
+            )
+            if first:
+                jobs.opened(job, ready.described)
+            state.wait_for_everyone()
+            return _trained(ready, state, tell)
+
+
+def _trained(ready: Ready, state: Any, say: Say) -> Outcome:
+    job, plan = ready.job, ready.plan
+    found = checkpoints(job.out)
+    begin = found[-1] if found else None
+    done = step_of(begin) if begin else 0
+    first = bool(state.is_main_process)
+    with torch.random.fork_rng(devices=[]):
+        # New weights of adapters are drawn from torch's own generator.
+        torch.manual_seed(job.recipe.seed)
+        model = loaded(ready.folder, job.recipe, adapter=job.adapter, ring_names=_rings(ready))
+    rows = Rows(plan.store, plan.rows)
+    isolation = _isolation(ready, model, rows, state.num_processes)
+    stop = Stop()
+    watch = Watch(
+        tokens=jobs.tokens_of_steps(plan),
+        metrics=Metrics(job.out, after=done) if first else None,
+        stop=stop,
+        say=say,
+        way_out="--resume goes on from the last checkpoint, --force starts anew.",
+    )
+    with quiet():
+        settings = trainers.arguments(
+            job.recipe, job.kind, job.out, plan.steps, cpu=state.device.type == "cpu"
+        )
+        trainer = trainers.trainer(
+            job.kind, model, settings, rows, job.recipe, job.out, _tokenizer(ready.folder), [watch]
+        )
+        where = f"{state.num_processes} × {state.device.type}"
+        say(f"{plan.steps} steps of {plan.batch} rows on {where}")
+        with stop.on_signals(say):
+            trainer.train(resume_from_checkpoint=str(begin) if begin else None)
+    if trainer.state.global_step < plan.steps:
+        return Outcome(
+            manifest=None,
+            step=trainer.state.global_step,
+            steps=plan.steps,
+            stopped_by=stop.asked or signal.SIGINT,
+        )
+    _saved(ready, trainer, first)
+    manifest = None
+    if first:
+        manifest = jobs.finished(
+            ready,
+            _result(ready, watch, done),
+            manifests.environment(_devices(), state.num_processes),
+            isolation,
+        )
+        _tidied(job.out)
+    state.wait_for_everyone()
+    return Outcome(manifest=manifest, step=plan.steps, steps=plan.steps, stopped_by=0)
+
+
+def _isolation(ready: Ready, model: Any, rows: Rows, world: int) -> Json:
+    recipe = ready.job.recipe
+    if ready.job.kind == "dpo" or recipe.sequence.packing != "packed":
+        return {"isolated": True, "says": "one example a row"}
+    if world > 1:
+        # The model is not yet where it will run, and may be on no device as a whole.
+        return {
+            "isolated": None,
+            "says": "examples share rows; not measured in a process group. transformers keeps them "
+            f"apart by their positions under {recipe.hardware.attention}",
+        }
+    flat = recipe.hardware.attention.startswith("flash")
+    if flat:
+        return {"isolated": None, "says": "rows end to end, bounds given to flash attention"}
+    return measured(model, rows, Supervised(pad=0))
+
+
+def _rings(ready: Ready) -> int | tuple[str, ...]:
+    """Names of the rings for a signal, or how many, where policies of several kinds are mixed."""
+    from ringfence.training.plan import policies
+
+    highest = int(ready.plan.store.rings.max(initial=0)) + 1
+    named = {tuple(ring.name for ring in each.rings) for each in policies(ready.sources).values()}
+    if len(named) == 1 and len(only := named.pop()) >= highest:
+        return only
+    return max(highest, 5)
+
+
+def _tokenizer(folder: Path) -> Any:
+    """The model's own, only to be saved beside it and for the id of padding."""
+    with quiet():
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            folder, trust_remote_code=False, local_files_only=True
+        )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _saved(ready: Ready, trainer: Any, first: bool) -> None:
+    """Write adapter or model aside, then move its files into the folder."""
+    out = ready.job.out
+    partial = out / ".model.partial"
+    if first:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+    trainer.accelerator.wait_for_everyone()
+    if getattr(trainer, "is_fsdp_enabled", False):
+        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    with quiet():
+        if ready.job.recipe.adapter is not None and not trainer.is_fsdp_enabled:
+            if first:
+                model.peft_config["default"].base_model_name_or_path = ready.folder.name
+                # DPO adds a frozen copy for its reference, which is nobody's result.
+                model.save_pretrained(partial, selected_adapters=["default"])
+                if (ring_signal := signal_of(model)) is not None:
+                    ring_signal.save(partial)
+        else:
+            trainer.save_model(str(partial))
+    trainer.accelerator.wait_for_everyone()
+    if not first:
+        return
+    with quiet():
+        _tokenizer(ready.folder).save_pretrained(partial)
+    for name in ("training_args.bin", "README.md"):
+        (partial / name).unlink(missing_ok=True)
+    synced(partial)
+    for path in sorted(partial.iterdir()):
+        os.replace(path, out / path.name)
+    shutil.rmtree(partial)
+
+
+def _tidied(out: Path) -> None:
+    """Checkpoints and tokens have done their work."""
+    shutil.rmtree(out / "checkpoints", ignore_errors=True)
+    shutil.rmtree(out / jobs.TOKENS, ignore_errors=True)
+
+
+def _result(ready: Ready, watch: Watch, resumed_after: int) -> Json:
+    lines = read(ready.job.out)
+    losses = [line.get("loss") for line in lines]
+    return {
+        "steps": ready.plan.steps,
+        "resumed_after": resumed_after,
+        "first_loss": losses[0] if losses else None,
+        "last_loss": losses[-1] if losses else None,
+        "tokens": sum(line.get("batch_tokens", 0) for line in lines),
+        "seconds_of_last_process": round(watch.seconds, 3),
+        "tokens_per_second": round(watch.tokens / max(watch.seconds, 1e-9), 3),
+        "ring_signal": (ready.job.out / SIGNAL_CARD).is_file(),
+    }
+
+
+def _devices() -> list[str]:
+    if not torch.cuda.is_available():
+        return ["cpu"]
+    return [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+
+
+def _silent(_text: str) -> None:
+    """What processes other than the first say."""
+
+
+@contextlib.contextmanager
+def _fsdp_environment(job: Job) -> Iterator[None]:
+    """Transformers loads weights in one process of each machine only if it knows of FSDP."""
+    if job.recipe.hardware.strategy != "fsdp":
+        yield
+        return
+    names = {
+        "ACCELERATE_USE_FSDP": "true",
+        "FSDP_VERSION": "2",
+        "FSDP_CPU_RAM_EFFICIENT_LOADING": "true",
+    }
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(names)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
