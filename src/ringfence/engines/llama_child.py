@@ -41,6 +41,11 @@ def _serve(settings: dict[str, Any]) -> Any:
     params.n_batch = 512
     params.cpuparams.n_threads = settings["threads"]
     params.cpuparams_batch.n_threads = settings["threads"]
+    if settings["adapter"]:
+        # At start, not by request: no request can then go without it, or share a cached prefix
+        # with one that has another.
+        lora = xllamacpp.CommonAdapterLoraInfo(settings["adapter"], settings["strength"])
+        params.lora_adapters = [lora]
     params.hostnames = ["127.0.0.1"]
     params.port = 0
     params.api_keys = [settings["key"]]

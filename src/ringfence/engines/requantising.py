@@ -34,7 +34,7 @@ def requantised(path: Path) -> Path:
     try:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        copy = _cache() / f"{digest[:32]}-q8_0.gguf"
+        copy = cache_folder() / f"{digest[:32]}-q8_0.gguf"
         if not copy.exists():
             _make(path, copy)
         return copy
@@ -49,8 +49,8 @@ def requantised(path: Path) -> Path:
         return path
 
 
-def _cache() -> Path:
-    """Raises RuntimeError where there is no home."""
+def cache_folder() -> Path:
+    """Where this user's kept files lie. Raises RuntimeError where there is no home."""
     root = os.environ.get("XDG_CACHE_HOME", "")
     base = Path(root) if os.path.isabs(root) else Path.home() / ".cache"
     return base / "ringfence"

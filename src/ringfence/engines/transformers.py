@@ -15,7 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ringfence.adapters import chosen
 from ringfence.engine import Draft, EngineCard, Sampling, Scores, Tokens, check_call
+from ringfence.engines.adapting import Rings, adapted
 from ringfence.engines.descriptions import describe
 from ringfence.engines.kept_caches import Cache, KeptCaches, empty_cache, fork
 from ringfence.engines.rows import Row, extend
@@ -49,18 +51,22 @@ class TransformersEngine:
         embeddings: its input embedding module.
     """
 
-    def __init__(self, model: Any, card: EngineCard, cache_tokens: int) -> None:
+    def __init__(
+        self, model: Any, card: EngineCard, cache_tokens: int, rings: Rings | None = None
+    ) -> None:
         """Wrap a loaded model; use `open` instead.
 
         Args:
             model: a causal language model.
             card: what it is.
             cache_tokens: most tokens to keep cached keys and values of.
+            rings: of the model's ring signal, if it has one.
         """
         self.model = model
         self.embeddings = model.get_input_embeddings()
         self._card = card
         self._torch = import_library("torch")
+        self._rings = rings or Rings()
         self._kept = KeptCaches(cache_tokens)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="ringfence-transformers")
         self._closed = threading.Event()
@@ -74,6 +80,8 @@ class TransformersEngine:
         dtype: str | None = None,
         slots: int = 16,
         cache_tokens: int = 32_768,
+        adapter: str | Path | None = None,
+        rings_strength: float | None = None,
     ) -> TransformersEngine:
         """Load a model. Takes seconds to minutes, so do it before the event loop runs.
 
@@ -85,25 +93,30 @@ class TransformersEngine:
                 own type elsewhere.
             slots: most drafts or continuations in one batch.
             cache_tokens: most tokens to keep cached keys and values of between calls.
+            adapter: a folder with a LoRA adapter as PEFT saves it, a ring signal, or both.
+            rings_strength: scales the adapter, 0 to 2; None is 1, and 0 is the base model exactly.
 
         Raises:
             EngineError: a library is missing, or the model cannot be loaded or is refused.
+            InputError: the adapter cannot be used, or not with this model.
         """
         if slots < 1 or cache_tokens < 0:
             raise EngineError(
                 f"slots must be at least 1 and cache_tokens at least 0, not {slots} and "
                 f"{cache_tokens}"
             )
+        wanted = chosen(adapter, rings_strength)
         torch = import_library("torch")
         found = find_weights(path)
         description = describe(found)
         device = device or str(torch.accelerator.current_accelerator() or "cpu")
         model = load_model(found, device, dtype or ("float32" if device == "cpu" else "auto"))
         empty_cache(model.config)  # refuses a model that cannot rewind before it is used
+        rings = adapted(model, wanted, description.tokenizer)
         # The folder of a download is named by its revision.
         name = description.name if Path(path).expanduser().exists() else path
         card = EngineCard(
-            name=f"hf:{name}",
+            name=f"hf:{name}" + (f"+{wanted.label}" if wanted else ""),
             tokenizer=description.tokenizer,
             template=description.template,
             bos=description.bos,
@@ -113,7 +126,7 @@ class TransformersEngine:
             slots=slots,
             deterministic=model.dtype == torch.float32,
         )
-        return cls(model, card, cache_tokens)
+        return cls(model, card, cache_tokens, rings)
 
     @property
     def card(self) -> EngineCard:
@@ -222,31 +235,40 @@ class TransformersEngine:
             log-probabilities, [1, vocabulary]; the number of tokens processed.
         """
         # The last token is processed in any case: its logits are needed, and not kept.
-        known, cache = self._kept.fork(prefix[:-1])
+        key, (levels, _) = self._rings.key(prefix), self._rings.levels(prefix)
+        known, cache = self._kept.fork(key[:-1])
         cache = cache or empty_cache(self.model.config)
         for start in range(known, len(prefix), _CHUNK):
             self._go_on(cancelled)
-            logprobs = self._forward([prefix[start : start + _CHUNK]], cache)
-        self._kept.keep(prefix, cache)
+            part = slice(start, start + _CHUNK)
+            logprobs = self._forward([prefix[part]], [levels[part]], cache)
+        self._kept.keep(key, cache)
         return cache, logprobs[:, -1], len(prefix) - known
 
     def _forward(
-        self, rows: Sequence[Sequence[int]], cache: Cache, *, keep: int = 1, mask: Tensor = None
+        self,
+        rows: Sequence[Sequence[int]],
+        levels: Sequence[Sequence[int]],
+        cache: Cache,
+        *,
+        keep: int = 1,
+        mask: Tensor = None,
     ) -> Tensor:
-        """Extend a cache by rows of equal length.
+        """Extend a cache by rows of equal length, whose tokens are of these levels.
 
         Returns:
             float32 log-probabilities after each of the last `keep` tokens,
             [rows, keep, vocabulary].
         """
         ids = self._torch.tensor(rows, device=self.model.device)
-        output = self.model(
-            input_ids=ids,
-            attention_mask=mask,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=keep,
-        )
+        with self._rings.told(levels, ids):
+            output = self.model(
+                input_ids=ids,
+                attention_mask=mask,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=keep,
+            )
         logprobs = output.logits[:, -keep:].float().log_softmax(-1)
         if logprobs.isnan().any():
             raise EngineError(
@@ -265,6 +287,7 @@ class TransformersEngine:
     ) -> None:
         """Draw tokens for rows until each has ended; rows that have ended leave the batch."""
         live, steps = rows, 0
+        _, own = self._rings.levels(prefix)
         cache = fork(cache)
         cache.batch_repeat_interleave(len(rows))
         logprobs = logprobs.expand(len(rows), -1)
@@ -277,14 +300,15 @@ class TransformersEngine:
                 live = [live[index] for index in staying]
                 cache.batch_select_indices(self._torch.tensor(staying, device=self.model.device))
             self._go_on(cancelled)
-            logprobs = self._forward([row.tokens[-1:] for row in live], cache)[:, -1]
+            last = [row.tokens[-1:] for row in live]
+            logprobs = self._forward(last, [[own]] * len(live), cache)[:, -1]
             steps += 1
         if len(rows) == 1:
             # Most likely the next prefix begins with this draft. Of several drafts the caches are
             # not kept: each would hold the whole prefix again, for a few tokens saved.
             cached = rows[0].tokens[:steps]
             cache.crop(len(cached) - steps)
-            self._kept.keep(prefix + tuple(cached), cache)
+            self._kept.keep(self._rings.key(prefix + tuple(cached)), cache)
 
     def _score(
         self, prefix: Tokens, continuations: Sequence[Tokens], cancelled: threading.Event
@@ -293,14 +317,14 @@ class TransformersEngine:
         scores: list[float] = []
         for batch in _batches(continuations, self._card.slots):
             self._go_on(cancelled)
-            scores += self._score_batch(len(prefix), cache, logprobs[0], batch)
+            scores += self._score_batch(prefix, cache, logprobs[0], batch)
         fed += sum(len(tokens) - 1 for tokens in continuations)
         return Scores(logprobs=tuple(scores), fed=fed, requests=1)
 
     def _score_batch(
-        self, known: int, cache: Cache, first: Tensor, continuations: Sequence[Tokens]
+        self, prefix: Tokens, cache: Cache, first: Tensor, continuations: Sequence[Tokens]
     ) -> list[float]:
-        """Score continuations after `known` cached tokens and their next-token distribution."""
+        """Score continuations after a cached prefix and its next-token distribution."""
         scores = [float(first[tokens[0]]) for tokens in continuations]
         width = max(map(len, continuations)) - 1
         if width == 0:
@@ -311,10 +335,10 @@ class TransformersEngine:
         rows = [
             [*tokens[:-1], *[0] * pad] for tokens, pad in zip(continuations, padding, strict=True)
         ]
-        mask = [[1] * (known + width - pad) + [0] * pad for pad in padding]
-        logprobs = self._forward(
-            rows, cache, keep=width, mask=self._torch.tensor(mask, device=self.model.device)
-        )
+        mask = [[1] * (len(prefix) + width - pad) + [0] * pad for pad in padding]
+        _, own = self._rings.levels(prefix)
+        levels, masked = [[own] * width] * len(rows), self._torch.tensor(mask).to(first.device)
+        logprobs = self._forward(rows, levels, cache, keep=width, mask=masked)
         for index, tokens in enumerate(continuations):
             targets = self._torch.tensor(tokens[1:], device=self.model.device, dtype=int)
             picked = logprobs[index, : len(targets)].gather(-1, targets[:, None])

@@ -26,10 +26,11 @@ from ringfence.rendering.templates import Allowance, TemplateCostly, TemplateFai
 from ringfence.rendering.tracing import Order, Unfit, trace
 from ringfence.rendering.traits import Program, Traits, traits
 from ringfence.rings import Conversation, Message
+from ringfence.segments import NO_RING, RingedTokens
 
 # Ring level of the template's own tokens: it stands above every ring, as nobody in the
 # conversation wrote it.
-SCAFFOLD = -1
+SCAFFOLD = NO_RING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,7 +236,7 @@ class _Writer:
                 text = text[begin:]
             self._scaffold(text)
         return Rendering(
-            tokens=tuple(self.tokens),
+            tokens=self._ringed(),
             spans=tuple(self.spans),
             conversation=self.conversation,
             text="".join(text for _, text in order),
@@ -244,6 +245,16 @@ class _Writer:
                 Reply(message=message, start=start, stop=self._ends[message])
                 for message, start in sorted(self._starts.items())
             ),
+        )
+
+    def _ringed(self) -> RingedTokens:
+        """The tokens, which tell an engine with a ring signal who wrote them."""
+        policy = self.conversation.policy
+        return RingedTokens(
+            self.tokens,
+            (span.ring for span in self.spans for _ in range(span.start, span.stop)),
+            reply=policy.ring_of("assistant").level if "assistant" in policy.roles else NO_RING,
+            names=[ring.name for ring in policy.rings],
         )
 
     def _by_reply(self, order: Order) -> list[int | None]:
