@@ -9,7 +9,7 @@ import shlex
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
@@ -36,6 +36,10 @@ judge_app = typer.Typer(
     help="Judges: how good they are.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(judge_app, name="judge")
+adapter_app = typer.Typer(
+    help="Adapters: convert them for llama.cpp.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(adapter_app, name="adapter")
 app.add_typer(train_app, name="train")
 
 Force = Annotated[bool, typer.Option("--force", help="Go on with a judge at chance.")]
@@ -296,6 +300,28 @@ def policy(
             policies.show_schema()
         else:
             policies.show(name, instructions, terminal.console(), as_json=json)
+
+
+@adapter_app.command("convert")
+def adapter_convert(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="As PEFT saves it.")],
+    out: Annotated[Path, typer.Option(metavar="FILE.gguf", help="What llama.cpp loads.")],
+    base: Annotated[
+        Path | None,
+        typer.Option(help="Folder or GGUF of its model. Default: what it names, or the packaged."),
+    ] = None,
+    precision: Annotated[
+        Literal["f32", "f16", "q8_0"], typer.Option(help="Of the numbers.")
+    ] = "f16",
+    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Convert a LoRA adapter to GGUF, for the embedded engine and llama.cpp."""
+    from ringfence.commandline import adapting
+
+    with told():
+        summary = adapting.converted(folder, out, base=base, precision=precision, force=force)
+        adapting.told(summary, as_json=json)
 
 
 @app.command()

@@ -30,6 +30,8 @@ class Settings(BaseModel):
         tokenizer: folder with the tokenizer of a model behind http://.
         principle: names or paths of principles; most commands take at most one.
         decoder: None takes `guarded` with a principle and `plain` without.
+        adapter: of the model: a folder, a GGUF file, or `none`; None as `open_engine` takes it.
+        rings_strength: scales the adapter; 0 is the base model, 1 the adapter as trained.
         embedder: for the similarity update of the search.
         concurrency: replies made side by side by `generate`.
         serve: options of the server; `ringfence.server` says which there are.
@@ -42,6 +44,8 @@ class Settings(BaseModel):
     tokenizer: str | None = None
     principle: tuple[str, ...] = ()
     decoder: DecoderName | None = None
+    adapter: str | None = None
+    rings_strength: float | None = Field(default=None, ge=0, le=2)
     embedder: Literal["ngrams", "minilm"] = "ngrams"
     concurrency: int = Field(default=4, ge=1, le=1024)
     serve: dict[str, Any] = {}

@@ -63,6 +63,8 @@ class Batch:
         described: dict[str, Any] = {
             "engine": settings.engine,
             "tokenizer": settings.tokenizer,
+            "adapter": settings.adapter,
+            "rings_strength": settings.rings_strength,
             "decoder": settings.chosen_decoder(),
             "principle": principle,
             "embedder": settings.embedder,

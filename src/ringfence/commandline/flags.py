@@ -33,6 +33,16 @@ class Flags:
         str | None,
         typer.Option(metavar="FOLDER", help="Tokenizer files of a model behind http://."),
     ] = None
+    adapter: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH|none", help="LoRA adapter: a PEFT folder, or GGUF for embedded."
+        ),
+    ] = None
+    rings_strength: Annotated[
+        float | None,
+        typer.Option(metavar="0..1", help="How much of the adapter; 0 is the base model."),
+    ] = None
     principle: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME|FILE", help="What the judge looks for; serve takes several."),

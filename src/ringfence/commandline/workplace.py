@@ -20,6 +20,9 @@ from ringfence.principle import Principle
 from ringfence.rendering import Rendering, render, render_text
 from ringfence.rings import Conversation
 
+# Settings that are options of engines; each engine knows its own and refuses the others.
+_OF_ENGINES = ("tokenizer", "adapter", "rings_strength")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workplace:
@@ -91,8 +94,9 @@ async def opened(settings: Settings) -> AsyncIterator[Workplace]:
     name = settings.one_principle()
     decoder = settings.chosen_decoder()
     embedder = EMBEDDERS[settings.embedder]()
-    tokenizer = {"tokenizer": settings.tokenizer} if settings.tokenizer else {}
-    engine = await open_engine(settings.engine, **tokenizer)
+    options = {name: getattr(settings, name) for name in _OF_ENGINES}
+    given = {name: value for name, value in options.items() if value is not None}
+    engine = await open_engine(settings.engine, **given)
     try:
         place = Workplace(settings=settings, engine=engine, embedder=embedder, decoder="plain")
         if name is not None:

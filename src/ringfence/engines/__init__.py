@@ -25,7 +25,8 @@ async def open_engine(spec: str, **options: Any) -> Engine:
 
     Args:
         spec: one of `FORMS`.
-        **options: of `EmbeddedEngine.open`, `EndpointEngine.open` or `TransformersEngine.open`.
+        **options: of `EmbeddedEngine.open`, `EndpointEngine.open` or `TransformersEngine.open`; the
+            engines that run the model themselves take `adapter` and `rings_strength`.
 
     Raises:
         InputError: an unknown form, or an option that the engine does not have.

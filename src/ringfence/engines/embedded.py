@@ -328,6 +328,7 @@ def _lora(wanted: Chosen, model: Path, description: Description) -> Path:
 
 
 def _packaged_model() -> Path:
+    """The GGUF file of the packaged model. Raises EngineError where it is not installed."""
     # Looked for and not imported: importing it needs the package llm, which it does without.
     spec = importlib.util.find_spec(_MODEL_PACKAGE)
     folders = spec.submodule_search_locations if spec else None

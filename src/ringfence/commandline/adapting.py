@@ -1,0 +1,81 @@
+"""The command `adapter convert`: a PEFT folder in, a GGUF file for llama.cpp out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ringfence.adapters.converting import Precision, convert
+from ringfence.adapters.folder import CONFIG, read_adapter
+from ringfence.adapters.host import Host, host_of
+from ringfence.commandline.escaping import one_line
+from ringfence.engines.embedded import _packaged_model
+from ringfence.errors import InputError
+from ringfence.segments.saved import has_signal
+
+
+def converted(
+    folder: Path, out: Path, *, base: Path | None, precision: Precision, force: bool
+) -> dict[str, Any]:
+    """Convert an adapter.
+
+    Args:
+        folder: as PEFT saves it.
+        out: the GGUF file.
+        base: folder or GGUF file of the model it is for; None is the folder that the adapter
+            names, if it is here, and the packaged model otherwise.
+        precision: of the numbers.
+        force: replace a file that is there.
+
+    Raises:
+        RingfenceError: the adapter cannot be read or converted, or `out` is there.
+    """
+    if out.exists() and not force:
+        raise InputError(f"--out {out} exists; --force replaces it")
+    if not out.resolve().parent.is_dir():
+        raise InputError(f"--out {out}: the folder {out.parent} does not exist")
+    if has_signal(folder):
+        raise InputError(
+            f"{folder} has a ring signal, which llama.cpp cannot add; use the adapter with hf:"
+        )
+    adapter = read_adapter(folder)
+    host = _host(folder, base)
+    made = convert(adapter, host, out, precision=precision)
+    return {
+        "adapter": adapter.name,
+        "out": str(out),
+        "architecture": host.architecture,
+        "updates": made.updates,
+        "ranks": list(made.ranks),
+        "precision": precision,
+        "kept_as_f16": made.wider,
+        "bytes": made.size,
+    }
+
+
+def told(summary: dict[str, Any], *, as_json: bool) -> None:
+    """Say what was written."""
+    if as_json:
+        print(json.dumps(summary))
+        return
+    ranks = ", ".join(map(str, summary["ranks"]))
+    note = f" ({summary['kept_as_f16']} tensors as f16)" if summary["kept_as_f16"] else ""
+    print(
+        one_line(
+            f"{summary['out']}: {summary['updates']} matrices of a {summary['architecture']} "
+            f"model, rank {ranks}, {summary['precision']}{note}, "
+            f"{summary['bytes'] / 1e6:.1f} MB"
+        )
+    )
+
+
+def _host(folder: Path, base: Path | None) -> Host:
+    if base is not None:
+        if not base.exists():
+            raise InputError(f"--base {base} does not exist; name a model folder or a GGUF file")
+        return host_of(base)
+    named = json.loads((folder / CONFIG).read_text("utf-8")).get("base_model_name_or_path")
+    if isinstance(named, str) and (Path(named) / "config.json").is_file():
+        return host_of(Path(named))
+    return host_of(_packaged_model())
