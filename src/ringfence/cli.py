@@ -15,6 +15,7 @@ import typer
 
 from ringfence.commandline.failures import INTERRUPTED, say, told
 from ringfence.commandline.flags import Flags, shared
+from ringfence.commandline.measuring import evaluate
 from ringfence.commandline.training import train_app
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ judge_app = typer.Typer(
     help="Judges: how good they are.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(judge_app, name="judge")
+app.command()(evaluate)
 adapter_app = typer.Typer(
     help="Adapters: convert them for llama.cpp.", no_args_is_help=True, rich_markup_mode=None
 )

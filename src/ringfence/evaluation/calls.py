@@ -1,4 +1,4 @@
-"""Calls that a model wrote into its reply, and back into text. Knows nothing of Inspect.
+"""Calls that a model wrote into its reply, taken out of it. Knows nothing of Inspect.
 
 Two spellings are read, as the templates of open models teach them: `<tool_call>{…}</tool_call>`
 (Hermes, Qwen, SmolLM) and a reply that is one JSON object with `name` and `arguments` or
@@ -7,9 +7,8 @@ Two spellings are read, as the templates of open models teach them: `<tool_call>
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Any
 
 from ringfence.errors import InputError
@@ -36,17 +35,6 @@ def found(reply: str, names: Collection[str]) -> tuple[str, tuple[ToolCall, ...]
         return reply, ()
     alone = _call(reply, names, 0) if reply.strip().startswith("{") else None
     return ("", (alone,)) if alone else (reply, ())
-
-
-def as_text(content: str, calls: Sequence[ToolCall]) -> str:
-    """A reply with its calls written out, one `<tool_call>` each, as graders read it."""
-    written = [
-        "<tool_call>\n"
-        + json.dumps({"name": call.name, "arguments": call.parsed or call.arguments})
-        + "\n</tool_call>"
-        for call in calls
-    ]
-    return "\n".join([*([content] if content else []), *written])
 
 
 def _call(text: str, names: Collection[str], index: int) -> ToolCall | None:

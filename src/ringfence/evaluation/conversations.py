@@ -113,17 +113,6 @@ def inspect_calls(calls: Sequence[ToolCall]) -> list[InspectCall]:
     ]
 
 
-def calls_in(message: ChatMessageAssistant) -> tuple[ToolCall, ...]:
-    """Calls that a message makes."""
-    return calls_of(
-        "message",
-        [
-            {"id": call.id, "name": call.function, "arguments": call.arguments}
-            for call in message.tool_calls or []
-        ],
-    )
-
-
 def _ring(index: int, role: str, name: ModelName) -> str:
     try:
         return name.policy.ring_of(role).name

@@ -22,6 +22,7 @@ from inspect_ai.model import (
     ModelOutput,
     ModelUsage,
     StopReason,
+    get_model_info,
 )
 from inspect_ai.tool import ToolChoice, ToolInfo
 from pydantic import ValidationError
@@ -101,6 +102,9 @@ class RingfenceAPI(ModelAPI):
         if base_url is not None:
             raise InputError("model_base_url: name the server as ringfence/http://HOST/v1#MODEL")
         self.name = parse(model_name, model_args)
+        # Inspect reads its table of models with the first reply, and everything stands still for
+        # seconds while the clocks of the replies go on. So it is read before.
+        get_model_info("none/none")
 
     async def generate(
         self,

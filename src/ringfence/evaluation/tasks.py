@@ -23,9 +23,9 @@ from inspect_ai.solver import Generate, Solver, TaskState, solver
 
 from ringfence import suites
 from ringfence.errors import InputError
-from ringfence.evaluation import calls, conversations
+from ringfence.evaluation import conversations
 from ringfence.evaluation.provider import PRIVATE, RingfenceAPI
-from ringfence.suites import Item, suite
+from ringfence.suites import Item, suite, written
 
 
 def register() -> dict[str, Callable[..., Task]]:
@@ -46,7 +46,10 @@ def reply_of(output: ModelOutput) -> str:
     if isinstance(raw, str):
         return raw
     message = output.choices[0].message
-    return calls.as_text(message.text, conversations.calls_in(message))
+    calls = [
+        {"name": call.function, "arguments": call.arguments} for call in message.tool_calls or []
+    ]
+    return written(message.text, calls)
 
 
 def reason_of(output: ModelOutput) -> str:

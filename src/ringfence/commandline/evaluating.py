@@ -1,0 +1,247 @@
+"""The command `evaluate`: progress while a run folder is made, and the table at its end.
+
+How it is made is the business of `ringfence.evaluation`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from ringfence.commandline import terminal
+from ringfence.commandline.escaping import one_line
+from ringfence.commandline.failures import say
+from ringfence.errors import InputError
+from ringfence.evaluation.names import full_name, is_ours, with_options
+from ringfence.evaluation.reading import LOGS, load_run
+from ringfence.records import Record
+from ringfence.statistics import wilson
+from ringfence.suites import SUITES, suite
+
+if TYPE_CHECKING:
+    from ringfence.evaluation.running import Plan
+    from ringfence.evaluation.watching import Count
+
+# Seconds between two lines of progress where no terminal shows a moving one.
+_PAUSE = 5.0
+_MOST_FAILURES = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One figure of the table: `hits` of `n` replies, with Wilson's 95 % interval."""
+
+    suite: str
+    metric: str
+    model: str
+    hits: int
+    n: int
+
+    def described(self) -> dict[str, Any]:
+        """As JSON; a rate of nothing is null."""
+        interval = wilson(self.hits, self.n) if self.n else None
+        return {
+            "suite": self.suite,
+            "metric": self.metric,
+            "model": self.model,
+            "hits": self.hits,
+            "n": self.n,
+            "rate": interval.estimate if interval else None,
+            "low": interval.low if interval else None,
+            "high": interval.high if interval else None,
+        }
+
+
+def planned(
+    *,
+    model: str,
+    suites: str,
+    options: Mapping[str, Any],
+    seeds: int,
+    limit: int | None,
+    data: Path | None,
+    samples: int,
+    command: list[str],
+) -> Plan:
+    """What the options of the command ask for.
+
+    `options` go into the query of every model of ours.
+
+    Raises:
+        InputError: names the option.
+    """
+    import importlib.util
+
+    if importlib.util.find_spec("inspect_ai") is None:
+        raise InputError("evaluate needs Inspect: pip install 'ringfence[eval]'")
+    from ringfence.evaluation.running import Plan, chosen
+
+    given = {key: value for key, value in options.items() if value not in (None, [], False)}
+    models = chosen(model, [])
+    if given and (others := [name for name in models if not is_ours(name)]):
+        raise InputError(f"--{next(iter(given))}: means nothing to {others[0]}")
+    if data is not None and not data.is_dir():
+        raise InputError(f"--data {data}: there is no such folder")
+    return Plan(
+        models=tuple(full_name(with_options(name, given)) for name in models),
+        suites=chosen(suites, list(SUITES)),
+        seeds=seeds,
+        limit=limit,
+        data=data,
+        samples=samples,
+        command=("ringfence", *command),
+    )
+
+
+def evaluate(out: Path, plan: Plan, *, resume: bool) -> dict[str, Any]:
+    """Make or complete a run folder; returns what is told at the end.
+
+    Raises:
+        RingfenceError: see `running`.
+    """
+    from ringfence.evaluation import running
+
+    began = time.monotonic()
+    with running.opened(out, plan, resume=resume), _progress() as changed:
+        count = running.run(out, plan, changed)
+    records = load_run(out).records
+    failures = [record for record in records if record.error]
+    return {
+        "out": str(out),
+        "logs": str(out / LOGS),
+        "samples": len(records),
+        "made_now": count.now,
+        "missing": count.total - len(records),
+        "failed": [_failure(record) for record in failures],
+        "rows": [row.described() for row in rows(records)],
+        "seconds": round(time.monotonic() - began, 3),
+        "next": f"ringfence report {out}",
+    }
+
+
+def rows(records: tuple[Record, ...]) -> list[Row]:
+    """Rates of every metric and figure of every suite under every model, over all seeds."""
+    cells: dict[tuple[str, str], list[Record]] = defaultdict(list)
+    for record in records:
+        if not record.error:
+            cells[record.suite, record.model].append(record)
+    made = []
+    for (name, model), members in sorted(cells.items()):
+        counts: dict[str, tuple[int, int]] = {}
+        for metric in {name: None for record in members for name in record.outcomes}:
+            known = [record.outcomes.get(metric) for record in members]
+            counts[metric] = (known.count(True), len(known) - known.count(None))
+        if name in SUITES:  # a run may be older than the suites
+            counts |= suite(name).aggregates(members)
+        made += [
+            Row(suite=name, metric=metric, model=model, hits=hits, n=n)
+            for metric, (hits, n) in counts.items()
+        ]
+    return sorted(made, key=lambda row: row.suite)
+
+
+def told(summary: Mapping[str, Any], console: Console, *, as_json: bool) -> None:
+    """The table, what failed, where the logs are, and what to do next."""
+    if as_json:
+        terminal.emit(json.dumps(summary))
+        return
+    console.print(_table(summary["rows"]))
+    failed = summary["failed"]
+    for failure in failed[:_MOST_FAILURES]:
+        say(
+            f"failed: {failure['suite']}/{failure['item']}, seed {failure['seed']}, "
+            f"{failure['model']}: {failure['error'][:300]}"
+        )
+    if len(failed) > _MOST_FAILURES:
+        say(f"… and {len(failed) - _MOST_FAILURES} more failed samples")
+    if failed or summary["missing"]:
+        say(f"{len(failed)} failed, {summary['missing']} missing: --resume tries them again")
+    say(f"{summary['samples']} samples, {summary['made_now']} of them now; logs: {summary['logs']}")
+    say(f"next: {summary['next']}")
+
+
+def _table(figures: list[dict[str, Any]]) -> Table:
+    """Suites and metrics down, models across."""
+    models = list(dict.fromkeys(figure["model"] for figure in figures))
+    table = Table(title="rate in %, Wilson 95 %, number of replies", title_justify="left")
+    table.add_column("suite")
+    table.add_column("metric")
+    for model in models:
+        table.add_column(Text(one_line(model.removeprefix("ringfence/"))), justify="right")
+    cells = {(one["suite"], one["metric"], one["model"]): one for one in figures}
+    for name, metric in dict.fromkeys((one["suite"], one["metric"]) for one in figures):
+        shown = [_cell(cells.get((name, metric, model))) for model in models]
+        table.add_row(Text(one_line(name)), Text(one_line(metric)), *shown)
+    return table
+
+
+def _cell(figure: Mapping[str, Any] | None) -> Text:
+    if figure is None or figure["rate"] is None:
+        return Text("-", terminal.DIM)
+    rate, low, high = (100 * figure[name] for name in ("rate", "low", "high"))
+    return Text(f"{rate:.1f} [{low:.1f}, {high:.1f}] {figure['n']}")
+
+
+def _failure(record: Record) -> dict[str, Any]:
+    names = ("model", "suite", "item", "seed", "error")
+    return {name: getattr(record, name) for name in names}
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[Count], None]]:
+    """Shows how far it is: a bar in a terminal, now and then a line elsewhere."""
+    if not sys.stderr.isatty():
+        yield _Lines()
+        return
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=terminal.console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("opening", total=None)
+
+        def changed(count: Count) -> None:
+            failed = f" · {count.failed} failed" if count.failed else ""
+            words = one_line(count.task) + failed
+            progress.update(bar, description=words, total=count.total, completed=count.done)
+
+        yield changed
+
+
+class _Lines:
+    """Progress as lines, one every few seconds."""
+
+    def __init__(self) -> None:
+        self._began = self._shown = time.monotonic()
+
+    def __call__(self, count: Count) -> None:
+        now = time.monotonic()
+        if now - self._shown < _PAUSE or not count.now:
+            return
+        self._shown = now
+        left = (count.total - count.done) * (now - self._began) / count.now
+        failed = f", {count.failed} failed" if count.failed else ""
+        say(f"{count.task}: {count.done} of {count.total}{failed}  ETA {left:.0f} s")

