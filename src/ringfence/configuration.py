@@ -32,6 +32,8 @@ class Settings(BaseModel):
         decoder: None takes `guarded` with a principle and `plain` without.
         adapter: of the model: a folder, a GGUF file, or `none`; None as `open_engine` takes it.
         rings_strength: scales the adapter; 0 is the base model, 1 the adapter as trained.
+        chat_template: a file with another chat template than the model's own.
+        template_options: variables for the chat template, such as `enable_thinking: false`.
         embedder: for the similarity update of the search.
         concurrency: replies made side by side by `generate`.
         serve: options of the server; `ringfence.server` says which there are.
@@ -46,6 +48,8 @@ class Settings(BaseModel):
     decoder: DecoderName | None = None
     adapter: str | None = None
     rings_strength: float | None = Field(default=None, ge=0, le=2)
+    chat_template: str | None = None
+    template_options: dict[str, str | int | float | bool | None] | None = None
     embedder: Literal["ngrams", "minilm"] = "ngrams"
     concurrency: int = Field(default=4, ge=1, le=1024)
     serve: dict[str, Any] = {}

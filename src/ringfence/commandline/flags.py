@@ -6,6 +6,7 @@ Knows the names and the help of options; what their values mean is `ringfence.co
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Annotated, Any, Concatenate, Literal, ParamSpec, get_type_hin
 import typer
 
 from ringfence.commandline.failures import told
+from ringfence.errors import InputError
 
 P = ParamSpec("P")
 
@@ -42,6 +44,15 @@ class Flags:
     rings_strength: Annotated[
         float | None,
         typer.Option(metavar="0..1", help="How much of the adapter; 0 is the base model."),
+    ] = None
+    chat_template: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Another chat template than the model's.")
+    ] = None
+    template_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE", help="For the chat template: enable_thinking=false. Repeatable."
+        ),
     ] = None
     principle: Annotated[
         list[str] | None,
@@ -81,9 +92,23 @@ class Flags:
     def given(self) -> dict[str, Any]:
         """The options the user gave, by the names they have in a file."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        for name in ("config", "json"):
+        for name in ("config", "json", "template_option"):
             del values[name]
+        if self.template_option:
+            values["template_options"] = dict(map(_template_option, self.template_option))
         return {name: value for name, value in values.items() if value is not None}
+
+
+def _template_option(text: str) -> tuple[str, Any]:
+    """A value that reads as JSON's true, false, null or number is that; all others are text."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise InputError(f"--template-option {text!r}: must be NAME=VALUE")
+    try:
+        read = json.loads(value)
+    except ValueError:
+        return name, value
+    return name, value if isinstance(read, list | dict) else read
 
 
 def shared(command: Callable[Concatenate[Flags, P], None]) -> Callable[..., None]:

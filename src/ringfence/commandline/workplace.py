@@ -21,7 +21,7 @@ from ringfence.rendering import Rendering, render, render_text
 from ringfence.rings import Conversation
 
 # Settings that are options of engines; each engine knows its own and refuses the others.
-_OF_ENGINES = ("tokenizer", "adapter", "rings_strength")
+_OF_ENGINES = ("tokenizer", "adapter", "rings_strength", "chat_template", "template_options")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

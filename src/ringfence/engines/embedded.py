@@ -11,7 +11,7 @@ import secrets
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -20,6 +20,7 @@ from ringfence.adapters import Chosen, chosen
 from ringfence.adapters.converting import as_gguf
 from ringfence.adapters.host import host_of
 from ringfence.engine import Draft, EngineCard, Sampling, Scores, Tokens
+from ringfence.engines.chat_templates import Value, with_template
 from ringfence.engines.connection import Connection, ConnectionLostError
 from ringfence.engines.descriptions import Description, describe
 from ringfence.engines.endpoint import EndpointEngine
@@ -78,6 +79,8 @@ class EmbeddedEngine:
         requantise: bool = True,
         adapter: str | Path | None = None,
         rings_strength: float | None = None,
+        chat_template: str | Path | None = None,
+        template_options: Mapping[str, Value] | None = None,
     ) -> EmbeddedEngine:
         """Load a model; takes seconds, and some more on first use (see `requantised`).
 
@@ -90,6 +93,8 @@ class EmbeddedEngine:
             adapter: a LoRA adapter: a folder that PEFT saved, or a GGUF file; `none`; None is the
                 packaged adapter for the packaged model, if one ships.
             rings_strength: scales the adapter, 0 to 2; None is 1, and 0 is the base model exactly.
+            chat_template: a file with another chat template than the model's own.
+            template_options: variables for the chat template, such as `enable_thinking`.
 
         Raises:
             EngineError: a package is missing, or the file cannot be used; says the way out.
@@ -104,6 +109,7 @@ class EmbeddedEngine:
         wanted = chosen(adapter, rings_strength, packaged=weights is None)
         path = _packaged_model() if weights is None else Path(weights).expanduser().resolve()
         description = await asyncio.to_thread(describe, path)
+        description = with_template(description, chat_template, template_options)
         model = await asyncio.to_thread(requantised, path) if requantise else path
         lora = await asyncio.to_thread(_lora, wanted, path, description) if wanted else None
         settings = _Settings(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +12,7 @@ from urllib.parse import unquote, urldefrag, urlsplit
 
 from ringfence.concurrency import together
 from ringfence.engine import Draft, EngineCard, Sampling, Scores, Tokens, check_call
+from ringfence.engines.chat_templates import Value, with_template
 from ringfence.engines.connection import Connection
 from ringfence.engines.dialects import Choice, read_choices, read_fed
 from ringfence.engines.discovery import discover
@@ -76,6 +77,8 @@ class EndpointEngine:
         timeout: float = 600.0,
         attempts: int = 4,
         backoff: float = 0.5,
+        chat_template: str | Path | None = None,
+        template_options: Mapping[str, Value] | None = None,
     ) -> EndpointEngine:
         """Connect to a server and find out what it serves.
 
@@ -89,6 +92,8 @@ class EndpointEngine:
             timeout: seconds without a byte from the server before giving up.
             attempts: how often to send a request that the server is too busy for.
             backoff: seconds before the first repetition; each further one waits twice as long.
+            chat_template: a file with another chat template than the model's own.
+            template_options: variables for the chat template, such as `enable_thinking`.
 
         Raises:
             EngineError: unreachable, ambiguous, or something is missing; says the way out.
@@ -101,8 +106,9 @@ class EndpointEngine:
             found = await discover(
                 connection, unquote(model), tokenizer=tokenizer, context=context, slots=slots
             )
-            files = found.description
-            return cls(connection, found.card, files.tokenizer, model=found.model, ids=files.ids)
+            files = with_template(found.description, chat_template, template_options)
+            card = replace(found.card, template=files.template)
+            return cls(connection, card, files.tokenizer, model=found.model, ids=files.ids)
         except BaseException:
             await connection.aclose()
             raise

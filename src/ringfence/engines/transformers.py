@@ -9,7 +9,7 @@ import asyncio
 import functools
 import random
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from ringfence.adapters import chosen
 from ringfence.engine import Draft, EngineCard, Sampling, Scores, Tokens, check_call
 from ringfence.engines.adapting import Rings, adapted
+from ringfence.engines.chat_templates import Value, with_template
 from ringfence.engines.descriptions import describe
 from ringfence.engines.kept_caches import Cache, KeptCaches, empty_cache, fork
 from ringfence.engines.rows import Row, extend
@@ -82,6 +83,8 @@ class TransformersEngine:
         cache_tokens: int = 32_768,
         adapter: str | Path | None = None,
         rings_strength: float | None = None,
+        chat_template: str | Path | None = None,
+        template_options: Mapping[str, Value] | None = None,
     ) -> TransformersEngine:
         """Load a model. Takes seconds to minutes, so do it before the event loop runs.
 
@@ -95,6 +98,8 @@ class TransformersEngine:
             cache_tokens: most tokens to keep cached keys and values of between calls.
             adapter: a folder with a LoRA adapter as PEFT saves it, a ring signal, or both.
             rings_strength: scales the adapter, 0 to 2; None is 1, and 0 is the base model exactly.
+            chat_template: a file with another chat template than the model's own.
+            template_options: variables for the chat template, such as `enable_thinking`.
 
         Raises:
             EngineError: a library is missing, or the model cannot be loaded or is refused.
@@ -108,7 +113,7 @@ class TransformersEngine:
         wanted = chosen(adapter, rings_strength)
         torch = import_library("torch")
         found = find_weights(path)
-        description = describe(found)
+        description = with_template(describe(found), chat_template, template_options)
         device = device or str(torch.accelerator.current_accelerator() or "cpu")
         model = load_model(found, device, dtype or ("float32" if device == "cpu" else "auto"))
         empty_cache(model.config)  # refuses a model that cannot rewind before it is used
