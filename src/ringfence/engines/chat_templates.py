@@ -61,7 +61,7 @@ def _assignment(name: str, value: Value) -> str:
     if not isinstance(value, str | int | float):
         raise InputError(f"{where}: must be text, a number, true, false or null")
     try:
-        written = json.dumps(value, allow_nan=False)
+        written = json.dumps(value, allow_nan=False, ensure_ascii=False)
         str(value).encode()
     except ValueError as error:
         raise InputError(f"{where}: {error}") from None
