@@ -57,10 +57,10 @@ HEAVY = {
     | {"training/trainers.py", "training/watching.py"},
     "transformers": {"engines/transformers.py"}
     | {"training/running.py", "training/trainers.py", "training/watching.py"},
-    "trl": {"training/trainers.py"},
+    "trl": set(),
     "peft": set(),
-    "datasets": {"training/trainers.py"},
-    "accelerate": {"training/running.py"},
+    "datasets": set(),
+    "accelerate": set(),
     "fastapi": {"server/"},
     "uvicorn": {"server/"},
     "xllamacpp": {"engines/llama_child.py"},

@@ -9,6 +9,10 @@ from random import Random
 from typing import Any
 
 from ringfence.engine import EngineCard
+from ringfence.rings import Policy
+from ringfence.synthesis.run import Job as Synthesis
+from ringfence.synthesis.run import synthesize
+from ringfence.synthesis.writing import Folder
 from ringfence.vocabulary import Vocabulary
 
 TEMPLATE = (
@@ -104,3 +108,23 @@ def write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> Path:
     """A JSONL file."""
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
     return path
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """What a JSONL file holds."""
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def synthesised(out: Path, *, split: Any = "both", count: int = 18) -> Path:
+    """A small folder of `ringfence synthesize`."""
+    job = Synthesis(
+        recipes=("conflict", "over-refusal", "composition"),
+        count=count,
+        seed=3,
+        policy=Policy.preset("harmony"),
+        split=split,
+    )
+    folder = Folder(out, job.described())
+    for _ in synthesize(job, folder, folder.open()):
+        pass
+    return out

@@ -92,6 +92,45 @@ def dpo(
 
 
 @train_app.command()
+def pairs(
+    model: Annotated[
+        str, typer.Option(metavar="ENGINE", help="embedded, a model folder, or any engine.")
+    ],
+    data: Annotated[Path, typer.Option(metavar="DIR", help="Folder of synthesize.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the pairs.")],
+    samples: Annotated[int, typer.Option(help="Replies to every conversation.")] = 4,
+    max_tokens: Annotated[int, typer.Option(help="Longest reply.")] = 256,
+    temperature: Annotated[float, typer.Option(min=0, help="Of the replies.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of the replies.")] = 0,
+    adapter: Annotated[
+        str | None, typer.Option(metavar="DIR|none", help="Adapter of the model.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many cases.")] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Cases side by side.")] = 4,
+    resume: Resume = False,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Preferences from the model's own failures, found by the graders of the cases."""
+    from ringfence.commandline.pairing import Job
+
+    with told():
+        job = Job(
+            model=model,
+            data=data,
+            out=out,
+            samples=samples,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            seed=seed,
+            adapter=adapter,
+            limit=limit,
+            concurrency=concurrency,
+        )
+        job.do(resume=resume, force=force, as_json=json)
+
+
+@train_app.command()
 def schema() -> None:
     """JSON Schema of recipe files."""
     from ringfence.training.recipe import schema as made

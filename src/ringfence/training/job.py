@@ -2,7 +2,7 @@
 
 The folder, while a run lasts: `job.json` (what it is), `tokens/` (the data, rendered),
 `checkpoints/`, `metrics.jsonl`. At its end: the adapter or the model, `manifest.json`, `README.md`,
-`loss.png`. Every name appears with its contents or not at all, so that a run can be killed at any moment.
+`loss.png`. Every name appears with its contents or not at all: a run can be killed at any moment.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ringfence.training.models import model_folder, weights_hash
 from ringfence.training.overlap import Overlap, refuse
 from ringfence.training.plan import Plan, encoded, key_of, planned
 from ringfence.training.recipe import Kind, Recipe
-from ringfence.training.sources import Source, open_sources
+from ringfence.training.sources import Source, open_sources, sha256
 
 Json = dict[str, Any]
 Say = Callable[[str], None]
@@ -246,7 +246,7 @@ def finished(ready: Ready, result: Json, environment: Json, isolation: Json) -> 
         "job": ready.described,
         "model": {
             "template_sha256": manifests.text_hash(ready.description.template),
-            "tokenizer_sha256": manifests.sha256(ready.folder / "tokenizer.json"),
+            "tokenizer_sha256": sha256(ready.folder / "tokenizer.json"),
         },
         "data": {
             "sources": [source.described() for source in ready.sources],

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import accelerate
 import torch
 import transformers
 
-from ringfence.segments.signal import CARD as SIGNAL_CARD
+from ringfence.adapters.host import host_of, write_host
+from ringfence.segments.saved import CARD as SIGNAL_CARD
 from ringfence.training import job as jobs
 from ringfence.training import manifest as manifests
 from ringfence.training import trainers
@@ -24,10 +24,8 @@ from ringfence.training.collation import Rows, Supervised
 from ringfence.training.isolation import measured
 from ringfence.training.job import Job, Json, Ready, Say
 from ringfence.training.metrics import Metrics, read
-from ringfence.training.models import loaded, quiet, signal_of
+from ringfence.training.models import library, loaded, quiet, signal_of
 from ringfence.training.watching import Stop, Watch
-
-_ADAPTER = "adapter"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +59,9 @@ def train(job: Job, say: Say, *, resume: bool = False, force: bool = False) -> O
     if threads:
         torch.set_num_threads(threads)
     with _fsdp_environment(job):
-        state = accelerate.PartialState(cpu=job.cpu or not torch.accelerator.is_available())
+        state = library("accelerate").PartialState(
+            cpu=job.cpu or not torch.accelerator.is_available()
+        )
         first = bool(state.is_main_process)
         tell = say if first else _silent
         with contextlib.ExitStack() as stack:
@@ -180,10 +180,12 @@ def _saved(ready: Ready, trainer: Any, first: bool) -> None:
     if getattr(trainer, "is_fsdp_enabled", False):
         trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
     model = trainer.accelerator.unwrap_model(trainer.model)
+    if adapter := ready.job.recipe.adapter is not None:
+        # The folder's own place says nothing to anybody else.
+        model.peft_config["default"].base_model_name_or_path = ready.folder.name
     with quiet():
-        if ready.job.recipe.adapter is not None and not trainer.is_fsdp_enabled:
+        if adapter and not trainer.is_fsdp_enabled:
             if first:
-                model.peft_config["default"].base_model_name_or_path = ready.folder.name
                 # DPO adds a frozen copy for its reference, which is nobody's result.
                 model.save_pretrained(partial, selected_adapters=["default"])
                 if (ring_signal := signal_of(model)) is not None:
@@ -195,6 +197,8 @@ def _saved(ready: Ready, trainer: Any, first: bool) -> None:
         return
     with quiet():
         _tokenizer(ready.folder).save_pretrained(partial)
+    if adapter:
+        write_host(partial, host_of(ready.folder, ready.description.tokenizer))
     for name in ("training_args.bin", "README.md"):
         (partial / name).unlink(missing_ok=True)
     synced(partial)

@@ -12,15 +12,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import datasets
 import torch
-import trl
 from transformers import PreTrainedTokenizerFast
 
 from ringfence.training.checkpoints import CHECKPOINTS, PARTIAL, checkpoints, synced
 from ringfence.training.collation import Numbered, Pairs, Rows, Supervised
-from ringfence.training.models import signal_of
+from ringfence.training.models import library, signal_of
 from ringfence.training.recipe import Kind, Preferences, Recipe
+
+_trl: Any = library("trl")
+_SFT: Any = _trl.SFTTrainer
+_DPO: Any = _trl.DPOTrainer
 
 
 class _Ours:
@@ -79,14 +81,14 @@ class _Ours:
         if signal is not None:
             from safetensors.torch import load_file
 
-            from ringfence.segments.signal import WEIGHTS
+            from ringfence.segments.saved import WEIGHTS
 
             table = load_file(Path(resume_from_checkpoint) / WEIGHTS)["table"]
             with torch.no_grad():
                 signal.table.copy_(table)
 
 
-class SupervisedTrainer(_Ours, trl.SFTTrainer):
+class SupervisedTrainer(_Ours, _SFT):  # type: ignore[misc]
     """TRL's SFTTrainer on rendered rows."""
 
     def compute_loss(self, *args: Any, **options: Any) -> Any:
@@ -95,7 +97,7 @@ class SupervisedTrainer(_Ours, trl.SFTTrainer):
             return super().compute_loss(*args, **options)
 
 
-class PreferenceTrainer(_Ours, trl.DPOTrainer):
+class PreferenceTrainer(_Ours, _DPO):  # type: ignore[misc]
     """TRL's DPOTrainer on rendered pairs."""
 
     def compute_loss(self, *args: Any, **options: Any) -> Any:
@@ -111,7 +113,7 @@ def _scoring_what_is_learnt() -> Iterator[None]:
     Elsewhere it avoids shapes that change, for compilers; torch on a CPU compiles nothing here. The
     switch is private to TRL: without it all is as TRL does it, slower by the head's share.
     """
-    module = trl.trainer.utils
+    module = _trl.trainer.utils
     before = getattr(module, "_use_triton", None)
     if before is None:
         yield
@@ -165,12 +167,12 @@ def arguments(recipe: Recipe, kind: Kind, folder: Path, steps: int, *, cpu: bool
         **fsdp,
     }
     if kind == "sft":
-        return trl.SFTConfig(**common, packing=False)
+        return _trl.SFTConfig(**common, packing=False)
     assert isinstance(schedule, Preferences)
     losses: dict[str, Any] = {"loss_type": ["sigmoid"]}
     if schedule.sft_weight:
         losses = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, schedule.sft_weight]}
-    return trl.DPOConfig(**common, beta=schedule.beta, **losses)
+    return _trl.DPOConfig(**common, beta=schedule.beta, **losses)
 
 
 def trainer(
@@ -195,7 +197,7 @@ def trainer(
     if kind == "dpo" and rings:
         _reference_without_training(model)
     # TRL wants a data set of its own library: it gets the numbers of the rows.
-    numbers = datasets.Dataset.from_dict({"row": list(range(len(rows)))})
+    numbers = library("datasets").Dataset.from_dict({"row": list(range(len(rows)))})
     made = (SupervisedTrainer if kind == "sft" else PreferenceTrainer)(
         model=model,
         args=settings,

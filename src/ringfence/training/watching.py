@@ -47,7 +47,7 @@ class Stop:
                 signal.signal(number, handler)
 
 
-class Watch(TrainerCallback):  # type: ignore[misc]
+class Watch(TrainerCallback):
     """Progress on stderr, metrics into a file.
 
     Attributes:

@@ -1,0 +1,330 @@
+"""Training data: what is read, refused, rendered, mixed and packed. Needs no torch."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from training_parts import card, conversation, pair, synthesised, write_lines
+
+from ringfence.errors import InputError
+from ringfence.training import store
+from ringfence.training.encoding import Dropped, Encoder
+from ringfence.training.mixing import mixture, part_of
+from ringfence.training.overlap import Overlap, refuse
+from ringfence.training.packing import rows
+from ringfence.training.plan import encoded, key_of, planned
+from ringfence.training.recipe import Part, Recipe, load, schema
+from ringfence.training.sources import Example, open_sources
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return synthesised(tmp_path_factory.mktemp("data") / "hierarchy")
+
+
+def example(messages: list[dict[str, Any]], **more: Any) -> Example:
+    settings: dict[str, Any] = {
+        "data": "d",
+        "line": 1,
+        "id": "x",
+        "recipe": "",
+        "sibling": "",
+        "messages": tuple(messages),
+        "rings": None,
+        "reply_ring": None,
+        "policy": "harmony",
+        "tools": (),
+    }
+    return Example(**(settings | more))
+
+
+def encoder(length: int = 4096) -> Encoder:
+    return Encoder(card=card(), policies={}, length=length)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda p: p.name)
+def test_every_recipe_that_ships_is_valid(path):
+    assert load(path).title
+
+
+def test_the_published_schema_is_current():
+    published = json.loads((ROOT / "docs" / "recipe.schema.json").read_text("utf-8"))
+    assert published == schema()
+
+
+def test_a_misspelt_field_of_a_recipe_is_an_error_that_names_it(tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text("sft: {learning_rat: 1}", "utf-8")
+    with pytest.raises(InputError, match=r"r\.yaml.*sft\.learning_rat: .*check the spelling"):
+        load(path)
+
+
+def test_a_folder_for_evaluation_is_refused(tmp_path):
+    folder = synthesised(tmp_path / "eval", split="eval", count=3)
+    with pytest.raises(InputError, match="job.split is 'eval'"):
+        open_sources([str(folder)], "sft")
+
+
+def test_a_line_for_evaluation_is_refused_wherever_it_stands(tmp_path):
+    line = conversation(1, id="conflict-eval-3-4/aligned", recipe="conflict")
+    path = write_lines(tmp_path / "d.jsonl", [conversation(0), line])
+    (source,) = open_sources([str(path)], "sft")
+    with pytest.raises(InputError, match="line 2: is for evaluation"):
+        list(source.examples())
+
+
+def test_data_that_changed_since_its_manifest_is_refused(tmp_path):
+    folder = synthesised(tmp_path / "changed", count=3)
+    with (folder / "sft.jsonl").open("a") as file:
+        file.write(json.dumps(conversation(0)) + "\n")
+    with pytest.raises(InputError, match="sft.jsonl has changed since it was made"):
+        open_sources([str(folder)], "sft")
+
+
+def test_synthesised_data_carries_the_proof_of_its_manifest(synthetic):
+    (source,) = open_sources([f"h={synthetic}"], "sft")
+    assert source.name == "h"
+    assert source.proof["manifest"] and source.proof["split"] == "both"
+    assert source.proof["families_in_both_splits"] == []
+    found = list(source.examples())
+    assert found and not any("-eval-" in each.id for each in found)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("[]", "must be an object"),
+        ("{", "is no JSON"),
+        ('{"messages": []}', "messages: must be a list"),
+        ('{"messages": ["hi"]}', "every message must be an object"),
+        ("[" * 100_000, "is no JSON"),
+    ],
+)
+def test_a_broken_line_is_named(tmp_path, line, words):
+    path = tmp_path / "d.jsonl"
+    path.write_text(line + "\n", "utf-8")
+    (source,) = open_sources([str(path)], "sft")
+    with pytest.raises(InputError, match=f"d.jsonl, line 1: .*{words}"):
+        list(source.examples())
+
+
+def test_what_is_learnt_is_the_replies_and_the_ends_of_their_turns():
+    messages = [
+        {"role": "user", "content": "one"},
+        {"role": "assistant", "content": "two"},
+        {"role": "user", "content": "three"},
+        {"role": "assistant", "content": "four"},
+    ]
+    tokenizer = card().tokenizer
+    learnt = encoder().supervised(example(messages), "all", Dropped())
+    assert learnt is not None
+    text = tokenizer.decode([i for i, bit in zip(learnt.ids, learnt.mask, strict=True) if bit])
+    assert text == "two<|im_end|>four<|im_end|>"
+    last = encoder().supervised(example(messages), "last", Dropped())
+    assert last is not None
+    text = tokenizer.decode([i for i, bit in zip(last.ids, last.mask, strict=True) if bit])
+    assert text == "four<|im_end|>"
+
+
+def test_every_token_has_the_ring_of_its_writer():
+    messages = [
+        {"role": "system", "content": "S"},
+        {"role": "user", "content": "UU"},
+        {"role": "assistant", "content": "A"},
+    ]
+    learnt = encoder().supervised(example(messages), "all", Dropped())
+    assert learnt is not None
+    by_ring = Counter(learnt.rings)
+    assert (by_ring[0], by_ring[2], by_ring[3]) == (1, 2, 1)
+    assert by_ring[-1] == len(learnt.ids) - 4
+
+
+def test_control_tokens_in_training_text_stay_characters():
+    messages = [
+        {"role": "user", "content": "x<|im_end|>y"},
+        {"role": "assistant", "content": "z<|im_end|>"},
+    ]
+    learnt = encoder().supervised(example(messages), "all", Dropped())
+    assert learnt is not None
+    assert learnt.ids.count(257) == 2  # one a turn, both the template's
+
+
+def test_what_does_not_fit_is_dropped_and_counted_never_cut():
+    dropped = Dropped()
+    long = [{"role": "user", "content": "x" * 500}, {"role": "assistant", "content": "y"}]
+    assert encoder(length=100).supervised(example(long), "all", dropped) is None
+    assert encoder().supervised(example(long[:1]), "all", dropped) is None
+    found = dropped.described()
+    assert found["reasons"] == {"no reply": 1, "too long": 1}
+    assert "at most 100" in found["examples"]["too long"][0]
+
+
+def test_a_pair_shares_its_prompt_and_learns_only_the_replies():
+    line = pair(4)
+    both = encoder().preference(
+        example(line["prompt"], chosen=tuple(line["chosen"]), rejected=tuple(line["rejected"])),
+        Dropped(),
+    )
+    assert both is not None
+    chosen, rejected = both
+    start = chosen.mask.index(1)
+    assert chosen.ids[:start] == rejected.ids[:start]
+    assert set(chosen.mask[start:]) == set(rejected.mask[start:]) == {1}
+    assert chosen.ids[-1] == rejected.ids[-1] == 257
+
+
+def test_a_pair_of_equal_replies_teaches_nothing():
+    line = pair(4)
+    dropped = Dropped()
+    same = tuple(line["chosen"])
+    assert (
+        encoder().preference(example(line["prompt"], chosen=same, rejected=same), dropped) is None
+    )
+    assert dropped.reasons == {"equal replies": 1}
+
+
+def parts(**weights: float) -> Recipe:
+    made = tuple(
+        Part(name=name, weight=weight, recipes=(name,)) for name, weight in weights.items()
+    )
+    return Recipe(mixture=made)
+
+
+def test_a_mixture_has_the_stated_proportions_and_repeats_nothing():
+    recipe = parts(a=2, b=1, c=1)
+    members = [0] * 100 + [1] * 20 + [2] * 30 + [None] * 5
+    made = mixture(recipe, members)
+    assert made.taken == (40, 20, 20)
+    epoch = made.epoch(0)
+    assert len(set(epoch)) == len(epoch) == 80
+    assert Counter(members[number] for number in epoch) == {0: 40, 1: 20, 2: 20}
+
+
+def test_equal_seeds_give_equal_epochs_and_epochs_differ():
+    members = [0] * 50 + [1] * 50
+    one, two = (mixture(parts(a=1, b=3), members) for _ in range(2))
+    assert one.epoch(3) == two.epoch(3)
+    assert one.epoch(0) != one.epoch(1)
+    other = mixture(parts(a=1, b=3).model_copy(update={"seed": 5}), members)
+    assert other.epoch(0) != one.epoch(0)
+
+
+def test_a_part_that_would_repeat_too_often_is_refused():
+    recipe = parts(a=1, b=1).model_copy(update={"examples": 100, "repeats": 2})
+    with pytest.raises(InputError, match=r"mixture\.a: 50 examples are wanted and 10 are there"):
+        mixture(recipe, [0] * 10 + [1] * 100)
+    with pytest.raises(InputError, match=r"mixture\.b: no example"):
+        mixture(recipe, [0] * 100)
+
+
+def test_an_example_belongs_to_the_first_part_that_takes_it():
+    found = (
+        Part(name="a", weight=1, recipes=("x",)),
+        Part(name="b", weight=1, data=("d",)),
+    )
+    assert part_of(found, data="d", recipe="x", sibling="") == 0
+    assert part_of(found, data="d", recipe="y", sibling="") == 1
+    assert part_of(found, data="e", recipe="y", sibling="") is None
+
+
+@given(
+    lengths=st.lists(st.integers(1, 64), min_size=1, max_size=60),
+    packing=st.sampled_from(["packed", "grouped", "none"]),
+    batch=st.integers(1, 5),
+)
+def test_every_example_stands_in_one_row_that_is_not_too_long(lengths, packing, batch):
+    order = list(range(len(lengths)))
+    made = rows(order, lengths, length=64, batch=batch, packing=packing, seed="s")
+    assert sorted(number for row in made for number in row) == order
+    assert all(sum(lengths[number] for number in row) <= 64 for row in made)
+    again = rows(order, lengths, length=64, batch=batch, packing=packing, seed="s")
+    assert made == again
+
+
+def test_packing_wastes_little_and_grouping_pads_little():
+    lengths = [(number * 37) % 60 + 4 for number in range(500)]
+    order = list(range(500))
+    packed = rows(order, lengths, length=64, batch=4, packing="packed", seed="s")
+    assert sum(lengths) / (64 * len(packed)) > 0.95
+    grouped = rows(order, lengths, length=64, batch=4, packing="grouped", seed="s")
+    padded = sum(
+        4 * max(lengths[row[0]] for row in grouped[start : start + 4]) for start in range(0, 500, 4)
+    )
+    assert sum(lengths) / padded > 0.93
+
+
+def test_tokens_are_rendered_once_and_again_when_anything_changes(tmp_path, synthetic):
+    sources = open_sources([str(synthetic)], "sft")
+    recipe = Recipe()
+    key = key_of(sources, recipe, "sft", card(), "")
+    told: list[int] = []
+
+    def tokens(key: str) -> store.Store:
+        return encoded(
+            sources, recipe, "sft", card(), tmp_path / "t", key=key, overlap=None, told=told.append
+        )
+
+    first = tokens(key)
+    count = len(told)
+    assert count == first.summary["read"] > 0
+    assert len(first) + first.summary["dropped"]["count"] == count
+    again = tokens(key)
+    assert len(told) == count and list(again.ids[:50]) == list(first.ids[:50])
+    tokens(
+        key_of(
+            sources, recipe.model_copy(update={"mixture": parts(a=1).mixture}), "sft", card(), ""
+        )
+    )
+    assert len(told) == 2 * count
+
+
+def test_a_plan_is_the_same_in_every_process_and_has_whole_steps(tmp_path, synthetic):
+    sources = open_sources([str(synthetic)], "sft")
+    recipe = Recipe.model_validate({"sft": {"epochs": 1.5, "rows": 2, "accumulate": 2}})
+    made = encoded(
+        sources, recipe, "sft", card(), tmp_path / "t", key="k", overlap=None, told=lambda _: None
+    )
+    one, two = (planned(made, recipe, "sft", world=2) for _ in range(2))
+    assert one.rows == two.rows and one.batch == 8
+    assert one.steps == -(-len(one.rows) // 8)
+    assert len(one.rows) == len(made) + round(len(made) / 2)
+    (mixed,) = one.mixed
+    assert mixed["taken"] == len(made) and mixed["learnt"] == int(made.mask.sum())
+
+
+def test_text_of_evaluation_data_in_training_data_is_found_and_refused(tmp_path):
+    words = "the quick brown fox jumps over the lazy dog by the river"
+    (tmp_path / "e").mkdir()
+    write_lines(tmp_path / "e" / "e.jsonl", [{"deep": [{"text": words}]}, {"text": "other " * 9}])
+    (tmp_path / "e" / "short.txt").write_text("too short\n", "utf-8")
+    overlap = Overlap(tmp_path / "e")
+    overlap.see(["harmless words of my own, quite a number of them in fact"])
+    assert overlap.described()["share"] == 0
+    refuse(overlap.described(), 0.0)
+    overlap.see([f"Please note that {words.upper()}!"])
+    found = overlap.described()
+    assert (found["evaluation_texts"], found["evaluation_texts_shared"]) == (2, 1)
+    assert (found["training_examples"], found["training_examples_shared"]) == (2, 1)
+    assert found["too_short_to_tell"] == 1
+    with pytest.raises(InputError, match="1 of 2 evaluation texts share 8 words"):
+        refuse(found, 0.1)
+    refuse(found, 0.5)
+
+
+def test_the_evaluation_split_of_synthesis_does_not_occur_in_its_training_split(
+    tmp_path, synthetic
+):
+    folder = synthesised(tmp_path / "eval", split="eval", count=6)
+    overlap = Overlap(folder)
+    (source,) = open_sources([str(synthetic)], "sft")
+    for each in source.examples():
+        overlap.see(each.texts())
+    assert overlap.described()["evaluation_texts_shared"] == 0

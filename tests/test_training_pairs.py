@@ -1,0 +1,139 @@
+"""Preferences from a model's own failures, with a scripted model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from training_parts import card, read_lines, synthesised
+
+from ringfence.engine import Draft, EngineCard, Sampling, Scores, Tokens
+from ringfence.errors import EngineError, InputError
+from ringfence.graders import grade, parse_grader
+from ringfence.training.pairs import Folder, Sampled, pairs
+from ringfence.training.sources import open_sources
+
+
+class Parrot:
+    """Says lines in turn; the last of each call is cut off. Fails after some calls."""
+
+    def __init__(self, lines: list[str], fails_after: int = 10**9) -> None:
+        self.lines, self.left, self.calls = lines, fails_after, 0
+
+    @property
+    def card(self) -> EngineCard:
+        return card(length=100_000)
+
+    async def draft(
+        self, prefix: Tokens, count: int, length: int, sampling: Sampling
+    ) -> list[Draft]:
+        self.calls += 1
+        if self.calls > self.left:
+            raise EngineError("gone")
+        made = []
+        for number in range(count):
+            tokens = self.card.tokenizer.encode(self.lines[number % len(self.lines)])
+            made.append(
+                Draft(tokens=tokens, logprobs=(0.0,) * len(tokens), finished=number < count - 1)
+            )
+        return made
+
+    async def logprobs(self, prefix: Tokens, continuations: object) -> Scores:
+        raise NotImplementedError
+
+    async def aclose(self) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return synthesised(tmp_path_factory.mktemp("pairs") / "data", count=9)
+
+
+async def made(engine: Parrot, data: Path, out: Path, *, resume: bool = False) -> int:
+    folder = Folder(data, out, {"of": "parrot"})
+    finished = folder.open(resume=resume, force=False)
+    try:
+        async for number in pairs(engine, folder, Sampled(samples=3), finished, concurrency=2):
+            finished = number
+    finally:
+        folder.close()
+    return finished
+
+
+def graders(data: Path) -> dict[str, object]:
+    cases = read_lines(data / "cases.jsonl")
+    return {
+        f"{case['id']}/{name}": parse_grader(sibling["grader"])
+        for case in cases
+        for name, sibling in case["siblings"].items()
+    }
+
+
+async def test_every_rejected_reply_is_the_models_own_and_fails_and_every_chosen_one_passes(
+    data, tmp_path
+):
+    await made(Parrot(["blah", "I will not.", "cut"]), data, tmp_path / "out")
+    lines = read_lines(tmp_path / "out" / "preferences.jsonl")
+    checks = graders(data)
+    assert lines
+    for line in lines:
+        assert "-train-" in line["id"]
+        assert line["rejected"][0]["content"] in ("blah", "I will not.")
+        assert not grade(checks[line["id"]], line["rejected"][0]["content"]).passed
+        assert line["chosen_by"] == "code" and line["rejected_by"] == "model"
+        assert grade(checks[line["id"]], line["chosen"][0]["content"]).passed
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["job"]["split"] == "train"
+    assert manifest["counts"]["replies cut off"] == manifest["counts"]["replies"] // 3
+
+
+async def test_a_passing_reply_of_the_model_is_preferred_to_the_target(data, tmp_path):
+    case = next(case for case in read_lines(data / "cases.jsonl") if case["split"] == "train")
+    target = case["siblings"]["reference"]["target"]
+    await made(Parrot([target + " ", "blah", "cut"]), data, tmp_path / "out")
+    lines = read_lines(tmp_path / "out" / "preferences.jsonl")
+    own = [line for line in lines if line["chosen_by"] == "model"]
+    assert f"{case['id']}/reference" in {line["id"] for line in own}
+    assert all(line["chosen"][0]["content"] == target.strip() for line in own)
+
+
+async def test_pairs_are_training_data_with_a_proof(data, tmp_path):
+    await made(Parrot(["blah"]), data, tmp_path / "out")
+    (source,) = open_sources([str(tmp_path / "out")], "dpo")
+    assert source.proof["manifest"] and source.proof["split"] == "train"
+    assert len(list(source.examples())) > 5
+
+
+async def test_a_run_cut_short_goes_on_and_ends_in_the_same_file(data, tmp_path):
+    await made(Parrot(["blah"]), data, tmp_path / "whole")
+    with pytest.raises(EngineError):
+        await made(Parrot(["blah"], fails_after=12), data, tmp_path / "cut")
+    partial = tmp_path / "cut" / "preferences.jsonl.partial"
+    done = len(partial.read_bytes().splitlines()) - 1
+    assert done > 0
+    with partial.open("ab") as file:
+        file.write(b'{"case": "torn')
+    engine = Parrot(["blah"])
+    await made(engine, data, tmp_path / "cut", resume=True)
+    whole, cut = (tmp_path / name / "preferences.jsonl" for name in ("whole", "cut"))
+    assert cut.read_bytes() == whole.read_bytes()
+    assert not partial.exists()
+
+
+async def test_another_job_does_not_go_on_with_the_file(data, tmp_path):
+    with pytest.raises(EngineError):
+        await made(Parrot(["blah"], fails_after=12), data, tmp_path / "cut")
+    folder = Folder(data, tmp_path / "cut", {"of": "another"})
+    with pytest.raises(InputError, match="another job"):
+        folder.open(resume=True, force=False)
+    folder.close()
+    with pytest.raises(InputError, match="--resume goes on"):
+        Folder(data, tmp_path / "cut", {"of": "parrot"}).open(resume=False, force=False)
+
+
+def test_cases_for_evaluation_are_refused(tmp_path):
+    data = synthesised(tmp_path / "eval", split="eval", count=3)
+    with pytest.raises(InputError, match="for evaluation"):
+        Folder(data, tmp_path / "out", {})
