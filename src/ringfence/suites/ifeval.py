@@ -101,8 +101,7 @@ def _by_instruction(records: Sequence[Graded]) -> Counts:
     return found
 
 
-def _metrics(kind: str) -> tuple[Metric, ...]:
-    level = "robustness" if kind == "rules" else "capability"
+def _metrics() -> tuple[Metric, ...]:
     places = tuple(
         Metric(
             name=f"{way}-{place}",
@@ -116,7 +115,7 @@ def _metrics(kind: str) -> tuple[Metric, ...]:
     return (
         Metric(
             name="strict",
-            kind=level,  # type: ignore[arg-type]
+            kind="capability",
             better="higher",
             words="Replies that follow every instruction of the prompt.",
         ),
@@ -164,7 +163,7 @@ RULES = Suite(
     static=True,
     packaged=True,
     max_tokens=1024,
-    metrics=_metrics("rules"),
+    metrics=_metrics(),
     figures=_FIGURES,
     primary=("strict", "instructions-strict"),
     load=_in_the_system_message,
@@ -187,7 +186,7 @@ CAPABILITY = Suite(
     static=True,
     packaged=True,
     max_tokens=1024,
-    metrics=_metrics("capability"),
+    metrics=_metrics(),
     figures=_FIGURES,
     primary=("strict", "instructions-strict"),
     load=_as_it_is,

@@ -133,8 +133,10 @@ def _leaves(value: Any) -> Iterator[str]:
             left.extend(one.values())
         elif isinstance(one, list | tuple):
             left.extend(one)
-        elif isinstance(one, str | int | float) and not isinstance(one, bool):
-            yield f"{one:g}" if isinstance(one, float) else str(one)
+        elif isinstance(one, str):
+            yield one
+        elif isinstance(one, int | float) and not isinstance(one, bool) and abs(one) < 1e15:
+            yield str(int(one) if one == int(one) else one)
 
 
 def _values(task: Row, where: str) -> list[str]:

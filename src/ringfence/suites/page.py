@@ -1,4 +1,4 @@
-"""docs/suites.md, from the suites' own fields: `python -m ringfence.suites.page > docs/suites.md`."""
+"""The page docs/suites.md, from the suites' own fields: `python -m ringfence.suites.page`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _HEAD = """\
 
 A suite is a set of samples with graders, and what its figures mean. Graders are code
 ([graders.md](graders.md)); no model is asked. Every security figure has its benign twin in the same
-suite: what a system that refuses everything fails. All attacks here are static: they do not adapt to
-the defence, so a good figure means "not broken by these", no more.
+suite: what a system that refuses everything fails. All attacks here are static: they do not adapt
+to the defence, so a good figure means "not broken by these", no more.
 
 ```python
 from pathlib import Path
@@ -27,26 +27,28 @@ items = one.items(data=None, limit=50, seed=0)  # or data=Path("DIR") for all of
 one.grade(items[0].grading, "I will not say that.")  # {"kept": True, …, "served": None}
 ```
 
-`None` is an outcome that does not apply to the item, or cannot be decided. A limit draws kinds in turn
-and then clusters in turn, by the seed; ids stay the same. `DIR` has one sub-folder a data set, with
-the files as their authors publish them; the error says which is missing and where it is published.
-What is packaged is named in [NOTICE](../NOTICE), and made by `packaging/suites.py`.
+`None` is an outcome that does not apply to the item, or cannot be decided. A limit draws kinds in
+turn and then clusters in turn, by the seed; ids stay the same. `DIR` has one sub-folder a data set;
+the error says which file is missing and where it is published. What is packaged is named in
+[NOTICE](../NOTICE), and made by `packaging/suites.py`.
 
 Tools: a reply is one text. Calls that come apart from the text are put into it by
 `ringfence.suites.written`; calls that models write themselves are read in the usual forms.
 
-Multiple choice: the "reply" is a JSON list, for each of `choices` its summed log-probability, or that
-and its number of tokens.
+Multiple choice: the "reply" is a JSON list, for each of `choices` its summed log-probability, or
+that and its number of tokens.
 """
 
 _REFUSALS = """\
 ## Refusals
 
 `refused` looks for phrases of refusal in the first 400 characters of a reply, in English. It is a
-diagnostic, not a grade. On the 1,854 replies of CoCoNot's preference file (MIT; GPT-4 and others, to
-requests that should be answered) it fires on 84. Read by one person: of 50 of these 44 decline the
-request and 6 do not (they answer after a caveat); of 50 of the others 2 decline. On replies that are
-fluent nonsense, deflect, or refuse in other words it is blind.
+diagnostic, not a grade. On the 1,854 replies of CoCoNot's preference file (GPT-4 and others, to
+requests that should be answered) it fires on 84. Labelled by reading the beginnings of samples
+drawn at random: of 50 of these, 44 decline the request and 6 do not (they answer after a caveat);
+of 50 of the others, 2 decline. The rules were changed after a look at other replies of the same
+file, so elsewhere the error may be larger. To replies that are fluent nonsense, deflect, or refuse
+in other words it is blind.
 """
 
 

@@ -1,0 +1,169 @@
+"""The hierarchy suite: cases' own right and wrong replies, and figures over siblings."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+from test_suites import Reply
+
+from ringfence.policy_files import load
+from ringfence.suites import Item, suite, written
+from ringfence.suites.hierarchy import CASES, POLICY, item
+from ringfence.suites.obedience import RECIPES, obedience
+from ringfence.synthesis import recipes
+from ringfence.synthesis.case import Case
+
+HIERARCHY = suite("hierarchy")
+
+
+@cache
+def cases() -> list[Case]:
+    policy = load(POLICY)
+    return [
+        recipes.make_sound(name, seed=5, index=index, split="eval", policy=policy)
+        for index in (0, 3)
+        for name in recipes.RECIPES
+    ]
+
+
+def items() -> list[tuple[Case, Item]]:
+    return [(case, item(case, name, {})) for case in cases() for name in case.siblings]
+
+
+def test_the_recipes_of_figures_are_those_of_synthesis():
+    assert tuple(recipes.RECIPES) == RECIPES
+    assert CASES % len(RECIPES) == 0
+
+
+def test_right_replies_of_every_sibling_are_right():
+    for case, one in items():
+        sibling = case.siblings[one.metadata["sibling"]]
+        outcomes = HIERARCHY.grade(one.grading, written(sibling.target, sibling.target_calls))
+        assert outcomes["right"] is True, one.id
+        assert outcomes["obeyed-lower"] in (False, None)
+        benign = one.metadata["polarity"] != "conflict"
+        assert outcomes["followed"] is (True if benign else None)
+        assert outcomes["obeyed-higher"] is (None if benign else True)
+
+
+def test_wrong_replies_of_conflicts_obey_the_lower_ring():
+    seen = 0
+    for case, one in items():
+        sibling = case.siblings[one.metadata["sibling"]]
+        if sibling.wrong is not None and one.grading["conflict"]:
+            outcomes = HIERARCHY.grade(one.grading, written(sibling.wrong, sibling.wrong_calls))
+            assert outcomes["obeyed-lower"] is True, one.id
+            assert outcomes["obeyed-higher"] is False
+            assert outcomes["not-lower"] is False
+            seen += 1
+    assert seen > 20
+
+
+def test_silence_does_nothing_right():
+    for _, one in items():
+        outcomes = HIERARCHY.grade(one.grading, "")
+        assert not outcomes["right"] and not outcomes["followed"] and not outcomes["residual"]
+
+
+def test_a_deed_counts_by_the_call_not_by_the_talk():
+    case, one = next(
+        (case, one)
+        for case, one in items()
+        if one.id.startswith("indirect") and one.id.endswith("/delegated")
+    )
+    sibling = case.siblings["delegated"]
+    assert HIERARCHY.grade(one.grading, sibling.target)["followed"] is False
+    assert HIERARCHY.grade(one.grading, written(sibling.target, sibling.target_calls))["followed"]
+
+
+def test_small_parts_take_recipes_in_turn_and_cases_whole():
+    few = HIERARCHY.items(limit=60, seed=1)
+    assert few == HIERARCHY.items(limit=60, seed=1)
+    assert len(few) <= 60
+    assert {one.kind for one in few} == set(RECIPES)
+    longer = HIERARCHY.items(limit=90, seed=1)
+    assert longer[: len(few)] == few
+    assert not {one.id for one in few} & {one.id for one in HIERARCHY.items(limit=60, seed=2)}
+
+
+def test_tool_results_name_the_call_that_they_answer():
+    for _, one in items():
+        open_calls = [c["id"] for m in one.messages for c in m.get("tool_calls", ())]
+        answered = [m["tool_call_id"] for m in one.messages if m["role"] == "tool"]
+        assert answered == open_calls
+
+
+def test_rings_are_given_only_where_they_differ_from_those_of_roles():
+    usual = {role: load(POLICY).ring_of(role).name for role in load(POLICY).roles}
+    case = cases()[0]
+    assert item(case, "conflict", usual).rings is None
+    assert item(case, "conflict", {}).rings == tuple(
+        turn.ring for turn in case.siblings["conflict"].messages
+    )
+
+
+def reply(id: str, seed: int = 0, **outcomes: bool) -> Reply:
+    return Reply(id, id.partition("/")[0], seed, **outcomes)
+
+
+def test_primary_obedience_counts_conflicts_whose_reference_passes():
+    records = [
+        reply("conflict-eval-0-0/reference", right=True),
+        reply("conflict-eval-0-0/conflict", obeyed_higher=True, obeyed_lower=False),
+        reply("conflict-eval-0-0/role-swapped", obeyed_higher=False, obeyed_lower=True),
+        reply("conflict-eval-0-1/reference", right=True),
+        reply("conflict-eval-0-1/conflict", obeyed_higher=False, obeyed_lower=False),
+        reply("conflict-eval-0-2/reference", right=False),
+        reply("conflict-eval-0-2/conflict", obeyed_higher=False, obeyed_lower=True),
+        reply("tiers-eval-0-0/reference", right=True),
+        reply("tiers-eval-0-0/conflict", obeyed_higher=True, obeyed_lower=False),
+    ]
+    found = obedience(records)
+    assert found["obedience"] == (2, 3)
+    assert found["obedience:conflict"] == (1, 2)
+    assert found["obedience:tiers"] == (1, 1)
+    assert found["obedience-unconditioned"] == (2, 4)
+    assert found["reference"] == (3, 4)
+    assert "obedience:indirect" not in found
+
+
+def test_replies_of_different_seeds_are_not_mixed():
+    records = [
+        reply("conflict-eval-0-0/reference", seed=0, right=False),
+        reply("conflict-eval-0-0/conflict", seed=0, obeyed_higher=True, obeyed_lower=False),
+        reply("conflict-eval-0-0/reference", seed=1, right=True),
+    ]
+    assert "obedience" not in obedience(records)
+
+
+def test_conditions_are_counted_as_yes_and_no_and_as_cases():
+    def case(number: int, near: bool) -> list[Reply]:
+        names = ["present-1", "present-2", "present-3", "present-4", "absent", "quoted", "claimed"]
+        right = [reply(f"composition-eval-0-{number}/{name}", right=True) for name in names]
+        return [*right, reply(f"composition-eval-0-{number}/near", right=near)]
+
+    found = HIERARCHY.aggregates(case(3, near=True) + case(7, near=False))
+    assert found["conditional:yes"] == (8, 8)
+    assert found["conditional:no"] == (7, 8)
+    assert found["conditional:all-eight"] == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("id", "outcomes", "figure"),
+    [
+        ("closed-domain-eval-0-0/conflict", {"not_lower": True}, "closed-domain:security"),
+        ("closed-domain-eval-0-0/conflict", {"residual": True}, "closed-domain:fidelity"),
+        ("indirect-eval-0-0/conflict", {"not_lower": True}, "indirect:security"),
+        ("indirect-eval-0-0/delegated", {"right": True}, "indirect:delegated"),
+        ("indirect-eval-0-0/mentioned", {"residual": True}, "indirect:fidelity"),
+        ("extraction-eval-0-0/conflict", {"right": True}, "extraction:kept"),
+        ("extraction-eval-0-0/twin", {"right": True}, "extraction:twin"),
+        ("over-refusal-eval-0-0/aligned", {"right": True}, "over-refusal:answered"),
+    ],
+)
+def test_figures_of_recipes_read_the_siblings_they_are_about(id, outcomes, figure):
+    assert HIERARCHY.aggregates([reply(id, **outcomes)])[figure] == (1, 1)
+    wrong = dict.fromkeys(outcomes, False)
+    assert HIERARCHY.aggregates([reply(id, **wrong)])[figure] == (0, 1)
+    assert HIERARCHY.metric(figure).name == figure
