@@ -1,0 +1,118 @@
+"""Stored replies graded again: do the graders of today say what was stored?
+
+Knows no Inspect: items come from the suites, and count only where their prompt is the stored one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ringfence.errors import InputError
+from ringfence.records import Record
+from ringfence.suites import SUITES, Item, Suite
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Differing:
+    """An outcome that is another today."""
+
+    model: str
+    suite: str
+    item: str
+    seed: int
+    metric: str
+    stored: bool | None
+    now: bool | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Regraded:
+    """What grading again found.
+
+    Attributes:
+        replies: graded again.
+        left_out: reason → how many were not.
+        differing: outcomes, in order of the records.
+    """
+
+    replies: int
+    left_out: Mapping[str, int]
+    differing: tuple[Differing, ...]
+
+
+def regraded(
+    records: Iterable[Record],
+    data: Path | None = None,
+    limit: int | None = None,
+    catalogue: Mapping[str, Suite] | None = None,
+) -> Regraded:
+    """Grade replies again with the graders of the suites.
+
+    Args:
+        records: of any models.
+        data: folder that the run was made with.
+        limit: of the run; its items are drawn anew.
+        catalogue: suites; those of this installation unless given.
+
+    Raises:
+        InputError: nothing could be graded; data is missing.
+    """
+    known = SUITES if catalogue is None else catalogue
+    items: dict[tuple[str, int], dict[str, Item]] = {}
+    left: dict[str, int] = {}
+    found: list[Differing] = []
+    replies = 0
+    for record in records:
+        reason = _unfit(record, known)
+        if not reason:
+            key = (record.suite, record.seed)
+            if key not in items:
+                drawn = known[record.suite].items(data, limit, record.seed)
+                items[key] = {item.id: item for item in drawn}
+            reason = _other(record, items[key].get(record.item))
+        if reason:
+            left[reason] = left.get(reason, 0) + 1
+            continue
+        item = items[record.suite, record.seed][record.item]
+        now = known[record.suite].grade(item.grading, record.reply)
+        replies += 1
+        for metric in [*record.outcomes, *(name for name in now if name not in record.outcomes)]:
+            if record.outcomes.get(metric) is not now.get(metric):
+                found.append(
+                    Differing(
+                        model=record.model,
+                        suite=record.suite,
+                        item=record.item,
+                        seed=record.seed,
+                        metric=metric,
+                        stored=record.outcomes.get(metric),
+                        now=now.get(metric),
+                    )
+                )
+    if not replies:
+        reasons = "; ".join(f"{reason}: {count}" for reason, count in left.items())
+        raise InputError(f"--regrade: no reply could be graded again ({reasons or 'no records'})")
+    return Regraded(replies=replies, left_out=left, differing=tuple(found))
+
+
+def _unfit(record: Record, known: Mapping[str, Suite]) -> str:
+    if record.suite not in known:
+        return f"suite {record.suite} is not part of this installation"
+    return "the reply never came" if record.error else ""
+
+
+def _other(record: Record, item: Item | None) -> str:
+    if item is None:
+        return "the suite no longer has the item"
+    if record.prompt and _asked(record.prompt) != _asked(item.messages):
+        return "the prompt of the item is another today"
+    return ""
+
+
+def _asked(messages: Iterable[Mapping[str, Any]]) -> str:
+    """What was asked, as far as storing keeps it: roles and texts."""
+    return json.dumps([[one.get("role"), one.get("content") or ""] for one in messages])
