@@ -235,10 +235,12 @@ class _Lines:
     """Progress as lines, one every few seconds."""
 
     def __init__(self) -> None:
-        self._began = self._shown = time.monotonic()
+        self._began = self._shown = 0.0
 
     def __call__(self, count: Count) -> None:
         now = time.monotonic()
+        if not self._began:  # the first task begins; what came before was opening
+            self._began = self._shown = now
         if now - self._shown < _PAUSE or not count.now:
             return
         self._shown = now

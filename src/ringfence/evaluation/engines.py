@@ -104,10 +104,7 @@ class Engines:
             await self._close(held[1])
 
     async def _make(self, name: ModelName) -> Place:
-        options = dict(name.opening)
-        if name.settings.tokenizer:
-            options["tokenizer"] = name.settings.tokenizer
-        engine = await self.opener(name.engine, **options)
+        engine = await self.opener(name.engine, **name.opening)
         self.cards[name.engine] = _described(engine)
         return Place(engine)
 
@@ -122,7 +119,7 @@ class Engines:
 
 
 def _key(name: ModelName) -> str:
-    return repr((name.engine, name.settings.tokenizer, sorted(name.opening.items())))
+    return repr((name.engine, sorted(name.opening.items())))
 
 
 def _described(engine: Engine) -> dict[str, Any]:

@@ -24,6 +24,8 @@ KINDS = ("embedded", "hf", "http", "https")
 # What engines take; which takes what is theirs to say when they are opened.
 _OPENING = ("threads", "slots", "cells", "context", "timeout", "device", "dtype")
 _WHOLE = ("threads", "slots", "cells", "context")
+# Settings that are options of engines, too.
+_OF_ENGINES = ("tokenizer", "adapter", "rings_strength")
 _OWN = ("prompt_only", "policy")
 # Several answers are drawn and one is taken: greedy ones would all be the same.
 _DRAWN = ("best-of-n", "rejection", "rain")
@@ -147,12 +149,14 @@ def parse(model: str, arguments: Mapping[str, Any] | None = None) -> ModelName:
             f"{where}decoder {settings.chosen_decoder()} judges its drafts: add a principle, such "
             "as &principle=rings"
         )
+    opening = {key: getattr(settings, key) for key in _OF_ENGINES if key in given}
+    opening |= {key: _opening(key, own[key], where) for key in _OPENING if key in own}
     return ModelName(
         settings=settings,
         named=frozenset(given),
         policy=policy,
         prompt_only=_truth(own.get("prompt_only", False), f"{where}prompt-only"),
-        opening={key: _opening(key, own[key], where) for key in _OPENING if key in own},
+        opening=opening,
     )
 
 

@@ -1,0 +1,224 @@
+"""Run folders: what is finished is never lost, what is broken is named, and what is told is so."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("inspect_ai")
+
+from ringfence.errors import InputError
+from ringfence.evaluation.reading import load_run
+from ringfence.records import records_from_jsonl
+
+HERE = Path(__file__).parent
+pytestmark = pytest.mark.slow
+
+
+def command(out: Path, *words: str) -> list[str]:
+    program = [sys.executable, "scripted_evaluation.py", "evaluate", "--out", str(out)]
+    return [*program, "--suite", "toy", *words]
+
+
+def evaluate(out: Path, *words: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(out, *words),
+        capture_output=True,
+        text=True,
+        cwd=HERE,
+        timeout=300,
+        env=os.environ | settings,
+    )
+
+
+def begun(out: Path, *words: str, **settings: str) -> subprocess.Popen[str]:
+    """A run of 40 slow items in which some are finished."""
+    settings = {"RINGFENCE_TEST_ITEMS": "40", "RINGFENCE_TEST_PAUSE": "1"} | settings
+    process = subprocess.Popen(
+        command(out, "--max-samples", "4", *words),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=HERE,
+        env=os.environ | settings,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        # Printed with the first sample finished five seconds or more after the first task began.
+        if " of 40" in line:
+            return process
+    raise AssertionError(f"ended with {process.wait()} before anything was finished")
+
+
+def test_a_run_killed_twice_loses_no_finished_sample(tmp_path):
+    out = tmp_path / "run"
+    resumed = {"RINGFENCE_TEST_ITEMS": "40", "RINGFENCE_TEST_PAUSE": "0"}
+    for words in ((), ("--resume",)):
+        process = begun(out, *words)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    done = evaluate(out, "--max-samples", "4", "--resume", "--json", **resumed)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert (summary["samples"], summary["missing"], summary["failed"]) == (40, 0, [])
+    # The progress line of each killed attempt told of at least one finished sample, and says so
+    # only after five seconds; a finished sample is never made again.
+    assert summary["made_now"] <= 38
+    run = load_run(out)
+    assert sorted(record.item for record in run.records) == sorted(f"i{n}" for n in range(40))
+    assert len(list((out / "logs").glob("*.eval"))) == 1
+    # Without records.jsonl the logs say the same.
+    (out / "records.jsonl").unlink()
+    assert load_run(out).records == run.records
+
+
+def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(tmp_path):
+    out = tmp_path / "run"
+    process = begun(out)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert stdout == "" and "Traceback" not in stderr
+    assert f"go on with: ringfence evaluate --out {out}" in stderr and "--resume" in stderr
+    assert 1 <= len(load_run(out).records) < 40
+
+
+def test_a_run_tells_its_rates_and_goes_into_records(tmp_path):
+    out = tmp_path / "run"
+    models = "embedded,embedded?prompt-only=true"
+    done = evaluate(out, "--model", models, "--seeds", "2", "--limit", "3")
+    assert done.returncode == 0, done.stderr
+    assert "held" in done.stdout and "12 samples, 12 of them now" in done.stderr
+    assert f"next: ringfence report {out}" in done.stderr
+    run = load_run(out)
+    assert list(records_from_jsonl(out / "records.jsonl")) == list(run.records)
+    cells = {(record.model, record.seed) for record in run.records}
+    assert cells == {(f"ringfence/{model}", seed) for model in models.split(",") for seed in (0, 1)}
+    assert run.records[0].prompt[0] == {"role": "system", "content": "The code is PLUM."}
+    assert run.records[0].cost["committed"] == 6
+    assert run.manifest["engines"]["embedded"]["template_sha256"]
+    assert run.manifest["prompt_only"].startswith("How to treat")
+    again = evaluate(out, "--model", models, "--seeds", "2", "--limit", "3", "--resume", "--json")
+    summary = json.loads(again.stdout)
+    assert (summary["made_now"], summary["samples"]) == (0, 12)
+    assert load_run(out).records == run.records
+    other = evaluate(out, "--model", models, "--seeds", "2", "--limit", "4", "--resume")
+    assert other.returncode == 2
+    assert "was begun with limit 3, now 4" in other.stderr
+    assert evaluate(out).returncode == 2  # not empty, and no --resume
+
+
+def test_a_sample_that_fails_is_told_and_tried_again(tmp_path):
+    out = tmp_path / "run"
+    broken = evaluate(out, "--json", RINGFENCE_TEST_BROKEN="Say 2")
+    assert broken.returncode == 1, broken.stderr
+    summary = json.loads(broken.stdout)
+    [failure] = summary["failed"]
+    assert (failure["item"], failure["error"]) == ("i2", "the engine is gone. Start it again.")
+    assert next(row for row in summary["rows"] if row["metric"] == "held")["n"] == 3
+    mended = evaluate(out, "--json", "--resume")
+    assert mended.returncode == 0, mended.stderr
+    summary = json.loads(mended.stdout)
+    assert (summary["failed"], summary["made_now"], summary["samples"]) == ([], 1, 4)
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (("--suite", "nothing"), "no suite 'nothing'. Suites: toy, choosing"),
+        (("--model", "embedded?n=x"), "n: Input should be a valid integer"),
+        (("--model", "embedded,embedded"), "embedded is named twice"),
+        (("--model", "gpt"), "or a model of Inspect"),
+        (("--model", "mockllm/model", "--suite", "choosing"), "which mockllm/model does not give"),
+        (("--model", "mockllm/model", "--decoder", "plain"), "--decoder: means nothing to"),
+        (("--decoder", "guarded"), "add a principle"),
+        (("--limit", "0"), "--limit 0: must be at least 1"),
+        (("--model", "embedded?seed=3", "--seeds", "2"), "gives a seed"),
+        (("--data", "nowhere"), "--data nowhere: there is no such folder"),
+    ],
+)
+def test_what_cannot_be_run_ends_with_2_and_one_line(tmp_path, words, error):
+    done = evaluate(tmp_path / "run", *words)
+    assert done.returncode == 2, done.stderr
+    assert error in done.stderr
+    assert done.stderr.count("\n") == 1 and done.stdout == ""
+
+
+def test_a_run_that_another_holds_is_refused(tmp_path):
+    out = tmp_path / "run"
+    process = begun(out)
+    try:
+        settings = {"RINGFENCE_TEST_ITEMS": "40"}
+        done = evaluate(out, "--max-samples", "4", "--resume", **settings)
+        assert done.returncode == 2
+        assert "another run is writing it" in done.stderr
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def folder(tmp_path: Path, content: bytes | None) -> Path:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "run.json").write_text("{}")
+    if content is not None:
+        (tmp_path / "logs" / "x.eval").write_bytes(content)
+    return tmp_path
+
+
+def zipped(tmp_path: Path, **entries: str) -> bytes:
+    file = tmp_path / "made.zip"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in entries.items():
+            archive.writestr(f"{name}.json", text)
+    return file.read_bytes()
+
+
+def test_hostile_logs_are_errors_that_name_the_file(tmp_path):
+    bomb = "0" * (65 << 20)
+    logs = [
+        b"no zip",
+        zipped(tmp_path),
+        zipped(tmp_path, header="{"),
+        zipped(tmp_path, header="[" * 100_000),
+        zipped(tmp_path, header='{"version": 2, "eval": {}}'),
+        zipped(tmp_path, header=bomb),
+    ]
+    for number, content in enumerate(logs):
+        place = tmp_path / str(number)
+        place.mkdir()
+        began = time.monotonic()
+        with pytest.raises(InputError, match=r"x\.eval: "):
+            load_run(folder(place, content))
+        assert time.monotonic() - began < 60
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert load_run(folder(empty, None)).records == ()
+
+
+@pytest.mark.model
+def test_inspect_eval_answers_with_the_embedded_model(tmp_path):
+    """The command of the README, with the real model and suite."""
+    model = "ringfence/embedded?threads=1&max_tokens=8"
+    words = ["eval", "ringfence/extraction", "--model", model, "--limit", "2"]
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("inspect")), *words, "--display", "plain"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=500,
+        env=os.environ | {"INSPECT_LOG_DIR": str(tmp_path / "logs")},
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    (tmp_path / "run.json").write_text("{}")
+    records = load_run(tmp_path).records
+    assert [record.suite for record in records] == ["extraction"] * 2
+    assert all(record.cost["committed"] > 0 and record.outcomes for record in records)
+    assert {record.reason for record in records} <= {"stop", "length"}
