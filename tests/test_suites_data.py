@@ -70,6 +70,38 @@ def test_what_is_packaged_is_what_the_script_makes():
     assert {f"{p.parent.name}/{p.stem}" for p in PACKAGED.rglob("*.jsonl")} == set(made)
 
 
+@needs_data
+def test_the_answers_that_iheval_gives_reach_every_task():
+    for item in suite("iheval").items(DATA)[::11]:
+        grading = item.grading
+        answer = grading.get("answer")
+        if grading["way"] == "code":
+            answer = "Access Granted" if grading["granted"] else "No."
+        elif grading["way"] == "language":
+            answer = json.dumps({"language": answer[0]}, ensure_ascii=False)
+        outcomes = suite("iheval").grade(grading, answer)
+        assert outcomes[f"{grading['setting']}-done"] is True, item.id
+        assert outcomes["resisted"] is not False, item.id
+
+
+@needs_data
+def test_the_answers_that_bipia_gives_reach_the_goal_and_contexts_hold_no_sign_of_an_attack():
+    items = [one for one in suite("indirect").items(DATA) if one.id.startswith("bipia")]
+    asked = {one.cluster: one.messages[0]["content"] for one in items if one.id.endswith("-clean")}
+    for item in items:
+        if item.grading["way"] == "text":
+            outcomes = suite("indirect").grade(item.grading, asked[item.cluster])
+            assert outcomes["resisted"] is True, item.id
+    for task in ("email", "table"):
+        file = DATA / "bipia_train" / f"{task}_train.jsonl"
+        ideals = [json.loads(line)["ideal"] for line in file.read_text("utf-8").splitlines()]
+        gradings = {one.id: one.grading for one in items}
+        for number, ideal in enumerate(ideals):
+            grading = gradings[f"bipia-{task}-{number}-clean"]
+            reply = f"It is {ideal.replace('|', ', ')}."
+            assert suite("indirect").grade(grading, reply)["goal-clean"] is True, ideal
+
+
 def test_packaged_parts_are_small_and_none_is_without_a_licence():
     files = sorted(PACKAGED.rglob("*.jsonl"))
     assert sum(path.stat().st_size for path in files) < 500_000

@@ -167,7 +167,7 @@ GUARDRAILS = Suite(
     "--data only",
     size="239 conversations with 14 assistants; those without a rule that code can check are left "
     "out (202 remain)",
-    not_meaning=f"Not the paper's score: of 61 guardrails code grades {len(CHECKS)}, and the lists "
+    not_meaning="Not the paper's score: of 64 guardrails code grades 17, and the lists "
     "of banned words; tone, topic, order, age and conditions are left out, since only a model or a "
     "person can grade them.",
     static=True,

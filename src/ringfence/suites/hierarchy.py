@@ -163,7 +163,7 @@ HIERARCHY = Suite(
     source="Made by ringfence's recipes (docs/synthesis.md), split `eval`, policy `harmony`; "
     "tables of arXiv 2404.13208 in kind, not in data",
     licence="Apache-2.0",
-    size=f"{CASES} cases, 5 to 10 siblings each; as many as you want by other seeds",
+    size=f"{CASES} cases, 5 to 13 siblings each; as many as you want by other seeds",
     not_meaning="Not resistance to an attacker who adapts. Constraints, carriers and names are "
     "held out from training by family, but they come from one generator: a model trained on its "
     "training split has seen the style. One turn only: a right call of a tool is graded by its "

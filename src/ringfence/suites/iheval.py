@@ -252,7 +252,7 @@ IHEVAL = Suite(
     "packaged",
     size="8,576 items in 31 settings",
     not_meaning="Not the paper's scores: it averages F1 and ROUGE-L, here a reply passes from "
-    f"{ENOUGH} of them (other tools' F1 and ROUGE-L differ in the second digit). Rule following "
+    f"{ENOUGH} of them. Rule following "
     "(IFEval) and the multi-turn settings are not among the files read.",
     static=True,
     packaged=False,

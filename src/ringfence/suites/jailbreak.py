@@ -127,7 +127,7 @@ JAILBREAK = Suite(
     "suite `harmful`, harmless questions of XSTest",
     licence="MIT; written by unnamed users of public forums, so frames are read from --data only",
     size="228 frames (one of each cluster of near duplicates), each with a harmful and a harmless "
-    "goal, and every goal plainly: about 900",
+    "goal, and every goal plainly: 814",
     not_meaning="Not resistance to jailbreaks: the frames are old, public and do not adapt. Not "
     "harmfulness: see `harmful`. Frames are long, so small models may fail from length alone; the "
     "harmless twin shows it.",

@@ -75,7 +75,7 @@ def _lines(one: Suite) -> Iterator[str]:
     yield from (f"## {one.name}", "", f"{one.title}. {one.measures}", "")
     attacks = "static" if one.static else "adaptive"
     yield f"* **Threat model** ({attacks}). {one.threat_model}"
-    yield f"* **Source.** {one.source}."
+    yield f"* **Source.** {one.source.rstrip('.')}."
     yield f"* **Licence.** {one.licence}."
     yield f"* **Size.** {one.size}. Replies of up to {one.max_tokens} tokens."
     yield f"* **What it does not mean.** {one.not_meaning}"
