@@ -88,7 +88,9 @@ def read_adapter(folder: Path) -> LoraAdapter:
         if match is None or tensor.ndim != 2:
             raise InputError(
                 f"{weights}: {name!r} of shape {tensor.shape} is no half of a LoRA update of a "
-                "linear module. Train without it (modules_to_save, embeddings, DoRA, biases)."
+                "linear module. Train without it (modules_to_save, embeddings, DoRA, biases); "
+                "copies of the model's own layers are left out by "
+                "save_pretrained(…, save_embedding_layers=False)."
             )
         halves.setdefault(match["module"].removeprefix(_PREFIX), {})[match["half"]] = tensor
     if not halves:

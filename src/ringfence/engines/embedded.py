@@ -244,7 +244,9 @@ class _Child:
     def __init__(self, settings: _Settings) -> None:
         self.address = ""
         self.key = secrets.token_urlsafe(32)
-        self._model = settings.model
+        self._served = str(settings.model)
+        if settings.adapter:
+            self._served += f" with the adapter {settings.adapter} (is it for this model?)"
         self._errors: IO[bytes] = tempfile.TemporaryFile()
         # -P: the current folder is no place to import from. Own session: Ctrl-C is for us to act
         # on, the child sees that we end.
@@ -292,14 +294,14 @@ class _Child:
                 line = await asyncio.to_thread(self.process.stdout.readline)
         except TimeoutError as error:
             raise EngineError(
-                f"llama.cpp has not loaded {self._model} in {_LOADING_SECONDS:g} s"
+                f"llama.cpp has not loaded {self._served} in {_LOADING_SECONDS:g} s"
             ) from error
         answer: dict[str, Any] = json.loads(line) if line else {}
         if "address" not in answer:
             await asyncio.to_thread(self.process.wait)
             why = answer.get("error") or self.ended()
             raise EngineError(
-                f"llama.cpp cannot serve {self._model}: {why}. {self._last_words()}".rstrip()
+                f"llama.cpp cannot serve {self._served}: {why}. {self._last_words()}".rstrip()
             )
         self.address = answer["address"]
 
