@@ -12,7 +12,7 @@ import pytest
 from suite_folder import fill
 
 from ringfence.errors import InputError
-from ringfence.suites import SUITES, page, suite
+from ringfence.suites import SUITES, bipia, guardrails, page, suite
 from ringfence.suites.files import ORIGINS, PACKAGED
 
 ROOT = Path(__file__).parent.parent
@@ -31,7 +31,7 @@ NOT_PACKAGED = {
 SIZES = {
     "extraction": 1206,
     "rules": 541,
-    "guardrails": 202,
+    "guardrails": 215,
     "iheval": 8576,
     "indirect": 3237,
     "harmful": 1104,
@@ -68,6 +68,28 @@ def test_what_is_packaged_is_what_the_script_makes():
         kept = (PACKAGED / f"{name}.jsonl").read_text("utf-8").splitlines()
         assert [json.loads(line) for line in kept] == rows, name
     assert {f"{p.parent.name}/{p.stem}" for p in PACKAGED.rglob("*.jsonl")} == set(made)
+
+
+@needs_data
+def test_every_guardrail_with_a_check_is_one_of_the_set():
+    file = DATA / "realguardrails_handwritten" / "handwritten.jsonl"
+    rows = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+    every = {(row["id"], text) for row in rows for text in row["guardrails"]}
+    graded = [text for _, text in every if text in guardrails.CHECKS]
+    assert set(graded) == set(guardrails.CHECKS)
+    assert (
+        f"of {len(every)} guardrails code grades {len(graded)}," in suite("guardrails").not_meaning
+    )
+
+
+@needs_data
+def test_every_sign_of_an_attack_belongs_to_an_attack_of_the_set():
+    file = DATA / "bipia_train" / "text_attack_train.json"
+    texts = [text for family in json.loads(file.read_text("utf-8")).values() for text in family]
+    assert set(bipia.SIGNS) <= set(texts)
+    assert (
+        f"{len(texts) - len(bipia.SIGNS)} of BIPIA's {len(texts)}" in suite("indirect").not_meaning
+    )
 
 
 @needs_data
