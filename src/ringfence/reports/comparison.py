@@ -135,7 +135,7 @@ def verdict(one: Comparison, a: str = "A", b: str = "B") -> str:
         return f"no difference seen: all {one.pairs} pairs agree; {_missed(one)}"
     gain = one.fixed - one.broken
     figures = (
-        f"{_items(one.fixed)} fixed, {one.broken} broken, McNemar p = {p_value(one.p)}, "
+        f"{_items(one.fixed)} fixed, {one.broken} broken, McNemar p {_equals(one.p)}, "
         f"difference {points(one.difference.estimate)} points "
         f"(95 %: {points(one.difference.low)} to {points(one.difference.high)})"
     )
@@ -146,7 +146,7 @@ def verdict(one: Comparison, a: str = "A", b: str = "B") -> str:
         return f"{b} {words} than {a}: {figures}"
     return (
         f"{b} perhaps {words} than {a}, but it does not stand among so many metrics "
-        f"(p = {p_value(one.p_holm)} by Holm): {figures}"
+        f"(p {_equals(one.p_holm)} by Holm): {figures}"
     )
 
 
@@ -210,6 +210,11 @@ def _missed(one: Comparison) -> str:
         f"with {one.pairs} pairs a difference below {100 * one.detectable:.1f} points would be "
         "missed"
     )
+
+
+def _equals(p: float) -> str:
+    text = p_value(p)
+    return text if text.startswith("<") else f"= {text}"
 
 
 def _items(count: int) -> str:

@@ -1,0 +1,345 @@
+"""Reports: what they count, what they show, and that nobody's text becomes markup."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import report_runs as made
+import yaml
+from typer.testing import CliRunner
+
+from ringfence.cli import app
+from ringfence.errors import InputError
+from ringfence.records import Run, record_as_json, record_from_json
+from ringfence.reports.as_data import report_as_data
+from ringfence.reports.contents import Report, report_of
+from ringfence.reports.exports import exported
+from ringfence.reports.labels import short_names
+from ringfence.reports.markdown import markdown
+from ringfence.reports.page import page
+from ringfence.reports.regrading import regraded
+from ringfence.reports.tables import PAPERS, filled, layout
+from ringfence.statistics import clustered_rate
+from ringfence.suites import SUITES, Counts, Item, Suite
+
+
+def reported(found, most=20, **manifest) -> Report:
+    return report_of([Run(path=Path("run"), manifest=manifest, records=tuple(found))], MADE, most)
+
+
+MADE = made.CATALOGUE
+
+
+class Elements(HTMLParser):
+    """Counts elements and attributes of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+
+
+def test_rates_are_those_of_the_records_and_clustered_where_items_share_a_prompt():
+    found = made.records(made.PLAIN, {"kept": 0.5, "served": 0.9})
+    report = reported(found)
+    kept = next(one for one in report.rates if one.metric.name == "kept")
+    asked = [record for record in found if "kept" in record.outcomes]
+    values = [bool(record.outcomes["kept"]) for record in asked]
+    assert (kept.hits, kept.n, kept.clusters) == (sum(values), len(values), len(values) // 2)
+    assert kept.interval == clustered_rate(values, [record.cluster for record in asked])
+    assert kept.undecided == len(found) - len(values)
+    assert set(kept.by_seed) == {0, 1}
+
+
+def test_numbers_read_together_are_turned_so_that_high_is_good():
+    report = reported(made.records(made.PLAIN, {"refused": 0.2, "kept": 0.5}))
+    together = {one.kind: one.interval for one in report.overview}
+    refused = next(one for one in report.rates if one.metric.name == "refused")
+    assert together["over-refusal"].estimate == pytest.approx(1 - refused.interval.estimate)
+    assert set(together) == {"over-refusal", "robustness"}
+
+
+def test_a_model_that_refuses_everything_has_no_balance():
+    report = reported(made.records(made.PLAIN, {"kept": 2, "served": -1}))
+    (pair,) = report.suites[0].balances
+    assert pair.j.estimate == 0
+    assert pair.j.low < 0 < pair.j.high
+
+
+def test_models_are_compared_with_the_first_and_the_cost_is_per_committed_token():
+    report = reported(made.everything())
+    assert set(report.comparisons) == {made.GUARDED, made.BEST}
+    kept = next(one for one in report.comparisons[made.GUARDED] if one.metric.name == "kept")
+    assert kept.significant
+    assert kept.difference.estimate > 0.2
+    assert [row.processed for row in report.costs] == [1.25, 3.125, 10.0]
+    assert report.costs[1].slowest == pytest.approx(0.625)
+
+
+def test_success_at_more_tries_than_were_made_is_not_claimed():
+    report = reported(made.records(made.PLAIN, {"kept": 0.5}, seeds=10))
+    (tries,) = report.suites[0].tries
+    one, ten, hundred = tries.rates
+    assert ten.rate.estimate > one.rate.estimate
+    assert (hundred.rate, hundred.left_out) == (None, 60)
+
+
+def test_a_page_loads_nothing_and_runs_nothing_whatever_a_sample_says():
+    hostile = made.record(
+        7,
+        made.HOSTILE,
+        outcomes={"kept": False},
+        reply=made.HOSTILE,
+        cluster=made.HOSTILE,
+        item=made.HOSTILE,
+        reason=made.HOSTILE,
+        prompt=({"role": made.HOSTILE, "ring": made.HOSTILE, "content": made.HOSTILE},),
+    )
+    unknown = made.record(8, suite="<b>odd</b>", outcomes={"<i>": False})
+    text = page(reported([*made.everything()[:10], hostile, unknown], note=made.HOSTILE))
+    seen = Elements(text)
+    assert not {"script", "iframe", "img", "b>odd", "object", "link"} & set(seen.tags)
+    assert not [name for name, _ in seen.attributes if name.startswith("on") or name == "src"]
+    assert all(value.startswith("#") for name, value in seen.attributes if name == "href")
+    assert "\u202e" not in text and "\x1b" not in text and "\\u202e" in text
+    text.encode("utf-8")
+    assert "&lt;script&gt;" in text
+
+
+def test_every_failing_sample_is_behind_a_link_with_its_prompt_and_its_rings():
+    text = page(reported(made.everything(), most=1000))
+    places = {value for name, value in Elements(text).attributes if name == "id"}
+    links = {value[1:] for name, value in Elements(text).attributes if name == "href"}
+    assert links <= places
+    assert len([value for value in links if value.startswith("failing")]) == 15
+    assert "ring guest" in text
+    assert "The secret is 0." in text
+
+
+def test_samples_beyond_the_limit_are_counted_and_named():
+    report = reported(made.everything(), most=3)
+    group = next(one for one in report.suites[0].failing if one.metric.name == "kept")
+    assert len(group.shown) == 3
+    assert len(group.named) == group.count - 3
+    assert f"{group.count - 3} more, not shown here" in page(report)
+
+
+def test_a_long_text_is_cut_and_says_so():
+    text = page(reported([made.record(1, outcomes={"kept": False}, reply="x" * 50_000)]))
+    assert "42000 more" in text
+    assert len(text) < 40_000
+
+
+def test_json_and_markdown_say_the_same_as_the_page():
+    report = reported(made.everything())
+    data = json.loads(json.dumps(report_as_data(report), allow_nan=False))
+    kept = data["suites"][0]["rates"][0]
+    assert kept["metric"] == "kept"
+    told = f"{100 * kept['rate']['estimate']:.1f}"
+    assert told in markdown(report)
+    assert told in page(report)
+    assert "static" in page(report)
+    assert "One message by a stranger." in markdown(report)
+
+
+def test_markdown_takes_no_markup_from_names():
+    text = markdown(reported([made.record(1, made.HOSTILE, outcomes={"kept": True})]))
+    assert "<script>" not in text
+    assert re.search(r"(?<!\\)`a", text) is None
+    assert all(line.count("\u202e") == 0 for line in text.splitlines())
+
+
+def test_figures_are_drawn_for_hostile_names_too(tmp_path):
+    from ringfence.reports.figures import figures_of, write
+
+    found = [*made.everything()[:500], *made.records(f"_{made.HOSTILE}", {"kept": 0.4}, 20)]
+    figures = figures_of(reported(found))
+    assert [one.name for one in figures] == ["together", "front", "cost"]
+    files = write(figures, tmp_path)
+    assert all(file.stat().st_size > 5_000 for file in files)
+    ids = [set(re.findall(r'\sid="([^"]+)"', one.svg)) for one in figures]
+    assert not ids[0] & ids[1]
+    assert all("currentColor" in one.svg and "<metadata" not in one.svg for one in figures)
+
+
+def test_models_of_the_same_name_are_told_apart_by_their_folder():
+    runs = [Run(path=Path(name), manifest={}, records=(made.record(1),)) for name in ("old", "new")]
+    assert report_of(runs, MADE).models == (f"{made.PLAIN} @ old", f"{made.PLAIN} @ new")
+
+
+def test_short_names_leave_out_what_all_have_in_common():
+    names = short_names([made.PLAIN, made.GUARDED, made.BEST])
+    assert list(names.values()) == ["plain", "guarded rings", "best-of-n rings n=8"]
+    assert short_names(["openai/x", "hf/x"]) == {"openai/x": "openai/x", "hf/x": "hf/x"}
+
+
+def test_a_figure_over_a_cluster_has_an_interval_and_pairs_like_a_metric():
+    def counts(records) -> Counts:
+        return {"all": (int(all(one.outcomes.get("kept") for one in records)), 1)}
+
+    figure = made.KEEPING.metrics[0].__class__(
+        name="all", kind="robustness", better="higher", words="All of a cluster."
+    )
+    suite = changed(figures=(figure,), aggregate=counts)
+    found = [made.record(item, outcomes={"kept": item != 3}) for item in range(8)]
+    report = report_of([Run(path=Path("r"), manifest={}, records=tuple(found))], {"keeping": suite})
+    rate = next(one for one in report.rates if one.metric.name == "all")
+    assert (rate.hits, rate.n) == (3, 4)
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_papers_tables_name_metrics_that_the_suites_have(name):
+    for section in layout(name).sections:
+        for row in section.rows:
+            assert row.published or row.ours or row.unmeasured
+            if row.ours:
+                SUITES[row.ours.suite].metric(row.ours.metric)
+
+
+def test_a_papers_table_has_published_figures_beside_ours_or_says_not_measured():
+    found = [
+        made.record(
+            item,
+            suite="extraction",
+            item=f"tensortrust-attack-{item}",
+            outcomes={"not-granted": True},
+        )
+        for item in range(4)
+    ]
+    table = filled(layout("instruction-hierarchy"), found)
+    rows = {row["row"]: row for row in table.as_data()["rows"]}
+    hijacking = rows["Prompt hijacking (TensorTrust)"]
+    assert hijacking["published"] == {"base": 59.2, "trained": 79.2}
+    assert (hijacking["ours"][0]["estimate"], hijacking["ours"][0]["n"]) == (1.0, 4)
+    assert rows["Borderline prompts"]["ours"] == [None]
+    assert "not measured" in table.as_markdown()
+    assert "100.0 (51.0–100.0), n = 4" in table.as_html()
+
+
+def changed(**fields) -> Suite:
+    from dataclasses import replace
+
+    return replace(made.KEEPING, **fields)
+
+
+def graded_by(wanted: str) -> Suite:
+    """A suite of five items whose grader looks for one word."""
+    items = [
+        Item(
+            id=f"item-{number}",
+            cluster=f"cluster-{number}",
+            messages=({"role": "user", "content": "Say yes."},),
+            grading={"word": wanted},
+        )
+        for number in range(5)
+    ]
+    return changed(
+        load=lambda data, seed: items,
+        check=lambda grading, reply: {"kept": grading["word"] in reply},
+    )
+
+
+def test_a_planted_grader_bug_is_caught_by_grading_stored_replies_again():
+    stored = [
+        made.record(
+            number,
+            prompt=({"role": "user", "content": "Say yes."},),
+            reply="yes" if number else "no",
+            outcomes={"kept": number > 0},
+        )
+        for number in range(5)
+    ]
+    sound = regraded(stored, catalogue={"keeping": graded_by("yes")})
+    assert (sound.replies, sound.differing) == (5, ())
+    broken = regraded(stored, catalogue={"keeping": graded_by("no")})
+    assert len(broken.differing) == 5
+    assert (broken.differing[0].stored, broken.differing[0].now) == (False, True)
+
+
+def test_replies_to_other_prompts_are_not_graded_again():
+    with pytest.raises(InputError, match="another today: 1"):
+        regraded([made.record(1)], catalogue={"keeping": graded_by("yes")})
+
+
+def test_the_command_writes_page_markdown_json_and_figures(tmp_path):
+    found = [made.record(n, suite="extraction", outcomes={"kept": n > 3}) for n in range(20)]
+    run = made.run(tmp_path / "run", found)
+    done = CliRunner().invoke(app, ["report", str(run), "--table", "rain", "--json"])
+    assert done.exit_code == 0, done.output
+    assert {file.name for file in (run / "report").iterdir()} == {
+        "report.html",
+        "report.md",
+        "report.json",
+        "figures",
+    }
+    data = json.loads(done.stdout.splitlines()[0])
+    assert data["suites"][0]["suite"] == "extraction"
+    assert data["tables"][0]["name"] == "rain"
+    assert "<svg" in (run / "report" / "report.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["report", "nowhere"], "no run folder"),
+        (["report", "nowhere", "--table", "rian"], "no table"),
+        (["export", "burp", "--model", "m", "--out", "x"], "no export"),
+        (["export", "garak", "--model", "m", "--out", "x", "--url", "ftp://h"], "--url"),
+    ],
+)
+def test_bad_input_is_told_in_one_line(arguments, words):
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 2
+    assert words in done.stderr
+
+
+def test_exports_point_at_the_server_and_hold_no_key():
+    garak = yaml.safe_load(exported("garak", "http://127.0.0.1:9/v1", "m").text)
+    assert garak["plugins"]["target_type"] == "openai.OpenAICompatible"
+    assert garak["plugins"]["generators"]["openai"]["OpenAICompatible"]["uri"].endswith(":9/v1/")
+    promptfoo = yaml.safe_load(exported("promptfoo", "http://127.0.0.1:9/v1", "m").text)
+    assert promptfoo["providers"][0]["config"]["apiBaseUrl"] == "http://127.0.0.1:9/v1"
+    with pytest.raises(InputError, match="environment"):
+        exported("garak", "http://user:key@h/v1", "m")
+
+
+@pytest.mark.slow
+def test_fifty_thousand_records_report_in_a_minute(tmp_path):
+    found = [
+        *made.records(made.PLAIN, {"kept": 0.5, "served": 0.9, "done": 0.5}, 12_500),
+        *made.records(made.GUARDED, {"kept": 0.6, "served": 0.9, "done": 0.5}, 12_500),
+    ]
+    begun = time.process_time()
+    text = page(reported(found))
+    assert time.process_time() - begun < 60
+    assert len(text) < 30_000_000
+
+
+def test_records_of_these_tests_are_valid_records():
+    for one in made.everything()[:5]:
+        assert record_from_json(record_as_json(one), "here").outcomes == one.outcomes
+
+
+def test_reading_and_comparing_need_no_matplotlib_and_no_inspect():
+    heavy = {"matplotlib", "inspect_ai"}
+    import subprocess
+
+    program = (
+        "import sys, ringfence.commandline.reporting, ringfence.reports.page\n"
+        f"print(sorted({heavy!r} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
