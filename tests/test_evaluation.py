@@ -236,9 +236,10 @@ logs = eval([TASKS["toy"](limit=2), TASKS["choosing"]()], model=sys.argv[1], epo
             display="none", log_dir=sys.argv[2], fail_on_error=False)
 for log in logs:
     log = read_eval_log(log.location)
+    scores = log.results.scores if log.results else ()
     print(json.dumps({
         "task": log.eval.task, "model": str(log.eval.model), "status": log.status,
-        "metrics": {s.name: {k: m.value for k, m in s.metrics.items()} for s in (log.results.scores if log.results else ())},
+        "metrics": {s.name: {k: m.value for k, m in s.metrics.items()} for s in scores},
         "samples": [{"account": (s.output.metadata or {}).get("ringfence"), "reply":
             s.output.completion, "error": s.error and s.error.message} for s in log.samples],
     }))

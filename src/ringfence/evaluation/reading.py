@@ -30,6 +30,7 @@ MOST_LOGS = 10_000
 LARGEST_ENTRY = 64 << 20
 """Bytes that one sample, or the header, of a log may unpack to."""
 MOST_ENTRIES = 2_000_000
+_BROKEN_OFF = "CancelledError("
 
 
 def load_run(path: Path) -> Run:
@@ -134,7 +135,9 @@ def _records(file: Path, header: EvalLog) -> Iterator[Record]:
             exclude_fields={"events", "store", "timelines"},
         )
         for sample in samples:
-            yield _record(sample, suite, model, seed)
+            # A sample that Ctrl-C broke off has not failed: it has yet to be run.
+            if sample.error is None or not sample.error.message.startswith(_BROKEN_OFF):
+                yield _record(sample, suite, model, seed)
     except InputError as error:
         raise InputError(f"{file}: {error}") from None
     except Exception as error:

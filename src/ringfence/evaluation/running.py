@@ -186,25 +186,33 @@ def run(out: Path, plan: Plan, changed: Callable[[Count], None]) -> Count:
         raise RingfenceError(f"Inspect could not run: {type(error).__name__}: {error}") from error
     finally:
         asyncio.run(ENGINES.aclose())
-        _finish(out)
+        finished = _finish(out)
+    if finished < count.total:
+        # Inspect does not always pass Ctrl-C on once it has written its logs.
+        why = [header.error.message for _, header in newest(out) if header.error]
+        if not why or any("Cancelled" in reason for reason in why):
+            raise KeyboardInterrupt
+        raise RingfenceError(f"{count.total - finished} samples were not run: {why[0]}")
     return count
 
 
-def _finish(out: Path) -> None:
+def _finish(out: Path) -> int:
     """Write the records, note what the engines said of themselves, drop logs that are superseded.
 
+    Returns the number of records.
     What a killed attempt left is superseded only when a later one has taken over its samples.
     """
     kept = dict(newest(out))
     for file in (out / LOGS).glob("*.eval") if kept else ():
         if file not in kept and all(header.status != "started" for header in kept.values()):
             file.unlink()
-    records_as_jsonl(logged(out), out / RECORDS)
+    records = records_as_jsonl(logged(out), out / RECORDS)
     manifest = manifest_of(out)
     manifest["engines"] = {**manifest.get("engines", {}), **ENGINES.cards}
     _write(out, manifest)
     # Reading prefers records that are newer than every log.
     os.utime(out / RECORDS)
+    return records
 
 
 def _manifest(plan: Plan) -> dict[str, Any]:
