@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import io
 import os
 import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,8 @@ def unpacked(gguf: Path) -> Path:
     partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
     options: dict[str, Any] = {"gguf_file": gguf.name, "trust_remote_code": False}
     try:
-        with quiet():
+        # The reader of GGUF draws a bar that no setting of transformers turns off.
+        with quiet(), redirect_stderr(io.StringIO()):
             model = transformers.AutoModelForCausalLM.from_pretrained(
                 gguf.parent,
                 dtype="float32",
@@ -87,9 +89,12 @@ def unpacked(gguf: Path) -> Path:
             model.save_pretrained(partial)
             tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, **options)
             tokenizer.save_pretrained(partial)
-        # A name that exists was made by another process at the same time, of the same file.
-        if not folder.exists():
+        try:
             os.replace(partial, folder)
+        except OSError:
+            # Another process made it at the same time, of the same file.
+            if not folder.exists():
+                raise
     except Exception as error:  # whatever transformers, gguf and the disk find wrong
         raise EngineError(f"{gguf} cannot be unpacked for training: {error}") from error
     finally:
