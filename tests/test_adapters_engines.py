@@ -371,7 +371,7 @@ async def test_llama_cpp_says_what_peft_says_on_the_packaged_model(tmp_path: Pat
     exact = [value for prompt in prompts for value in scores_of(base, prompt, candidates)]
     await engine.aclose()
     folder = tmp_path / "rings"
-    wrapped = with_lora(base, folder, spread=0.06)
+    wrapped = with_lora(base, folder, spread=0.2)
     adapted = [value for prompt in prompts for value in scores_of(wrapped, prompt, candidates)]
     engine = await open_engine("embedded", adapter=folder, slots=2, cells=1024)
     said = await told_by(engine, prompts, candidates)
