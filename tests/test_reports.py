@@ -214,6 +214,7 @@ def test_a_papers_table_has_published_figures_beside_ours_or_says_not_measured()
             suite="extraction",
             item=f"tensortrust-attack-{item}",
             outcomes={"not-granted": True},
+            cluster=f"c{item}",
         )
         for item in range(4)
     ]

@@ -17,7 +17,8 @@ import yaml
 
 from ringfence.errors import InputError
 
-PROBES = "promptinject,sysprompt_extraction,latentinjection,encoding,dan"
+# Probes whose data comes with garak: others fetch theirs from the internet.
+PROBES = ("promptinject", "latentinjection", "encoding", "dan")
 _KEY = "RINGFENCE_SERVE_KEY"
 
 
@@ -59,11 +60,15 @@ def exported(tool: str, url: str, model: str) -> Export:
 def _garak(url: str, model: str) -> Export:
     config: dict[str, Any] = {
         "system": {"lite": True, "parallel_attempts": 8},
-        "run": {"generations": 1, "seed": 0, "soft_probe_prompt_cap": 64},
+        "run": {
+            "generations": 1,
+            "seed": 0,
+            "soft_probe_prompt_cap": 64,
+            "spec": {"include": [f"probes.{name}" for name in PROBES]},
+        },
         "plugins": {
             "target_type": "openai.OpenAICompatible",
             "target_name": model,
-            "probe_spec": PROBES,
             "generators": {
                 "openai": {
                     "OpenAICompatible": {
