@@ -232,7 +232,15 @@ parts.install()
 from inspect_ai import eval
 from inspect_ai.log import read_eval_log
 from ringfence.evaluation.entry import TASKS
-logs = eval([TASKS["toy"](limit=2), TASKS["choosing"]()], model=sys.argv[1], epochs=2,
+from inspect_ai.model import ModelOutput, ModelUsage, get_model
+def answer(*asked):
+    output = ModelOutput.from_content("mockllm", "Say 0.")
+    output.usage = ModelUsage()  # otherwise the mock counts tokens by a table from the internet
+    return output
+model = sys.argv[1]
+if model.startswith("mockllm"):
+    model = get_model(model, custom_outputs=answer)
+logs = eval([TASKS["toy"](limit=2), TASKS["choosing"]()], model=model, epochs=2,
             display="none", log_dir=sys.argv[2], fail_on_error=False)
 for log in logs:
     log = read_eval_log(log.location)
