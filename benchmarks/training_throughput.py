@@ -60,7 +60,9 @@ def main() -> None:
         ours / plain for ours, plain in zip(speeds["ringfence"], speeds["plain TRL"], strict=True)
     ]
     found = {
-        "settings": {name: value for name, value in vars(options).items() if name != "data"},
+        "settings": {
+            name: value for name, value in vars(options).items() if name not in ("data", "json")
+        },
         "tokens_per_second": speeds,
         "ratios": ratios,
         "ratio": statistics.median(ratios),

@@ -107,6 +107,8 @@ def _trained(ready: Ready, state: Any, say: Say) -> Outcome:
         )
         where = f"{state.num_processes} × {state.device.type}"
         say(f"{plan.steps} steps of {plan.batch} rows on {where}")
+        if job.recipe.hardware.strategy == "fsdp" and not trainer.is_fsdp_enabled:
+            say("fsdp needs several accelerators; every process here holds the whole model")
         with stop.on_signals(say):
             trainer.train(resume_from_checkpoint=str(begin) if begin else None)
     if trainer.state.global_step < plan.steps:
@@ -122,7 +124,8 @@ def _trained(ready: Ready, state: Any, say: Say) -> Outcome:
         manifest = jobs.finished(
             ready,
             _result(ready, watch, done),
-            manifests.environment(_devices(), state.num_processes),
+            manifests.environment(_devices(), state.num_processes)
+            | {"distributed": str(trainer.accelerator.distributed_type.value)},
             isolation,
         )
         _tidied(job.out)
