@@ -279,7 +279,7 @@ async def _of_sibling(
     counts["replies right"] += len(right)
     counts["replies wrong"] += len(wrong)
     if not wrong:
-        counts["left out: no failure"] += 1
+        counts["left out: no failure" if replies else "left out: no whole reply"] += 1
         return None
     rejected = _worst(sibling, wrong)
     chosen = right[0] if right else sibling.target
