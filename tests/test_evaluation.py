@@ -286,3 +286,13 @@ def test_other_models_are_graded_too_but_give_no_likelihoods(tmp_path):
     assert toy["metrics"]["held"]["ringfence/count"] == 2
     assert toy["samples"][0]["account"] is None
     assert "which mockllm/model does not give" in choosing["samples"][0]["error"]
+
+
+def test_every_seed_asks_the_same_items_and_another_draw_asks_others():
+    from ringfence.evaluation.entry import TASKS
+
+    def asked(**given) -> list[str]:
+        return [str(sample.id) for sample in TASKS["over-refusal"](limit=8, **given).dataset]
+
+    assert asked(seed=1) == asked(seed=0)
+    assert asked(draw=1) != asked(draw=0)

@@ -64,9 +64,12 @@ def _account(output: ModelOutput) -> dict[str, Any]:
 
 
 def _registered(name: str) -> Callable[..., Task]:
-    def made(data: str | None = None, limit: int | None = None, seed: int = 0) -> Task:
+    def made(
+        data: str | None = None, limit: int | None = None, seed: int = 0, draw: int = 0
+    ) -> Task:
         chosen = suite(name)
-        items = chosen.items(Path(data) if data else None, limit, seed)
+        # Every seed gets the same items: seeds are tries of a reply, and are compared in pairs.
+        items = chosen.items(Path(data) if data else None, limit, draw)
         return Task(
             dataset=MemoryDataset([_sample(name, item) for item in items], name=name),
             solver=answered(),
