@@ -12,7 +12,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -221,7 +221,7 @@ def dry_run(job: Job, say: Say) -> Json:
     found: Json = {"memory": memory.described(), "lines": memory.lines()}
     if job.data:
         with tempfile.TemporaryDirectory(prefix="ringfence-") as place:
-            within = Job(**{**_fields(job), "out": Path(place)})
+            within = replace(job, out=Path(place))
             ready = prepared(within, say, world=job.recipe.hardware.devices)
             plan = ready.plan
             found["plan"] = {
@@ -334,10 +334,6 @@ def _differences(before: object, now: Mapping[str, Any]) -> str:
         else:
             inner.append(name)
     return f"{', '.join(inner)} differ. Use the same settings, another --out, or --force."
-
-
-def _fields(job: Job) -> Json:
-    return {name: getattr(job, name) for name in job.__dataclass_fields__}
 
 
 class _Counter:
