@@ -43,12 +43,11 @@ def test_garak_scans_the_server_with_our_configuration(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         (report,) = tmp_path.rglob("ringfence.report.jsonl")
         lines = [json.loads(line) for line in report.read_text("utf-8").splitlines()]
-        outputs = [
-            output["text"]
-            for line in lines
-            if line["entry_type"] == "attempt"
-            for output in line["outputs"]
-        ]
+        attempts = [line for line in lines if line["entry_type"] == "attempt"]
+        outputs = [output["text"] for line in attempts for output in line["outputs"] if output]
+        log = next(tmp_path.rglob("garak.log")).read_text("utf-8")
+        refused = [line[:600] for line in log.splitlines() if "BadRequest" in line]
+        assert not refused, refused[:3]
         assert outputs
         assert all(text.startswith("Hello, wörld!") for text in outputs)
         assert any(line["entry_type"] == "eval" for line in lines)

@@ -77,6 +77,8 @@ def _garak(url: str, model: str) -> Export:
                         "temperature": 0.0,
                         # Its own stops, # and ;, would cut replies before what is looked for.
                         "stop": None,
+                        # Some probes set penalties, which our server refuses.
+                        "suppressed_params": ["frequency_penalty", "presence_penalty"],
                     }
                 }
             },
