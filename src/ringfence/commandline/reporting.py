@@ -218,7 +218,7 @@ def _show_rates(found: Report, console: Console) -> None:
     names = short_names(found.models)
     for suite in found.suites:
         table = Table(title=terminal.shown(suite.suite.name), border_style="dim")
-        for head in ("metric", "model", "rate, % (95 %)", "n", "undecided"):
+        for head in ("metric", "model", "rate, % (95 %)", "n", "n/a"):
             table.add_column(head, justify="left" if head in ("metric", "model") else "right")
         for one in suite.rates:
             if one.n:

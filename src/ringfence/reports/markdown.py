@@ -141,7 +141,7 @@ def _suite(one: SuiteReport, names: Mapping[str, str]) -> list[str]:
         cells = [names[model]]
         for metric in metrics:
             rate = found[model, metric.name]
-            undecided = f", {rate.undecided} undecided" if rate.undecided else ""
+            undecided = f", {rate.undecided} n/a" if rate.undecided else ""
             cells.append(f"{spanned(rate.interval)}, n = {rate.n}{undecided}")
         rows.append(cells)
     heads = [

@@ -258,7 +258,7 @@ def _rates(one: SuiteReport, names: Mapping[str, str]) -> str:
         f"<dt>{shown(metric.name)} ({shown(metric.kind)})</dt><dd>{shown(metric.words)}</dd>"
         for metric in metrics
     )
-    note = "* stands for the suite. n: decided replies; undecided: not applicable or not gradable."
+    note = "* stands for the suite. n: decided replies; n/a: not asked, or not gradable."
     return (
         table(heads, rows, note)
         + f"<details><summary>what each counts</summary><dl class=facts>{words}</dl></details>"
@@ -267,7 +267,7 @@ def _rates(one: SuiteReport, names: Mapping[str, str]) -> str:
 
 def _cell(rate: Rate) -> str:
     shared = f" in {rate.clusters} clusters" if rate.clustered else ""
-    undecided = f", {rate.undecided} undecided" if rate.undecided else ""
+    undecided = f", {rate.undecided} n/a" if rate.undecided else ""
     return f'{spanned(rate.interval)}<br><span class="dim">n = {rate.n}{shared}{undecided}</span>'
 
 

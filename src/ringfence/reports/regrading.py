@@ -62,22 +62,21 @@ def regraded(
         InputError: nothing could be graded; data is missing.
     """
     known = SUITES if catalogue is None else catalogue
-    items: dict[tuple[str, int], dict[str, Item]] = {}
+    items: dict[str, dict[str, Item]] = {}
     left: dict[str, int] = {}
     found: list[Differing] = []
     replies = 0
     for record in records:
         reason = _unfit(record, known)
         if not reason:
-            key = (record.suite, record.seed)
-            if key not in items:
-                drawn = known[record.suite].items(data, limit, record.seed)
-                items[key] = {item.id: item for item in drawn}
-            reason = _other(record, items[key].get(record.item))
+            if record.suite not in items:
+                drawn = known[record.suite].items(data, limit, 0)  # the draw of every run
+                items[record.suite] = {item.id: item for item in drawn}
+            reason = _other(record, items[record.suite].get(record.item))
         if reason:
             left[reason] = left.get(reason, 0) + 1
             continue
-        item = items[record.suite, record.seed][record.item]
+        item = items[record.suite][record.item]
         now = known[record.suite].grade(item.grading, record.reply)
         replies += 1
         for metric in [*record.outcomes, *(name for name in now if name not in record.outcomes)]:
