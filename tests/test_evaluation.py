@@ -190,6 +190,9 @@ def test_messages_go_to_inspect_and_back_with_their_rings():
     ringed = conversations.to_inspect(messages[:1], ["user"])
     made = conversations.conversation(ringed, [], parse("embedded"))
     assert made.messages[0].ring.name == "user"
+    tiered = conversations.to_inspect(messages[:1], ["tier 3"], "tiers(5)")
+    made = conversations.conversation(tiered, [], parse("embedded"))
+    assert (made.messages[0].ring.name, made.messages[0].ring.level) == ("tier 3", 3)
 
 
 def test_what_cannot_be_rendered_is_named():

@@ -24,20 +24,22 @@ from inspect_ai.tool import ToolInfo
 from ringfence.errors import InputError
 from ringfence.evaluation.baseline import with_paragraph
 from ringfence.evaluation.names import ModelName
-from ringfence.rings import Conversation
+from ringfence.rings import Conversation, Policy
 from ringfence.tool_calls import ToolCall, calls_of, tools_of
 
 
 def to_inspect(
-    messages: Sequence[Mapping[str, Any]], rings: Sequence[str] | None = None
+    messages: Sequence[Mapping[str, Any]],
+    rings: Sequence[str] | None = None,
+    policy: str = "",
 ) -> list[ChatMessage]:
-    """Chat API messages as Inspect has them.
+    """Chat API messages as Inspect has them; with the preset that the rings are of, if not harmony.
 
     Raises:
         InputError: a role that no chat API has, or calls that are none.
     """
     return [
-        _to_inspect(index, message, rings[index] if rings else None)
+        _to_inspect(index, message, rings[index] if rings else None, policy)
         for index, message in enumerate(messages)
     ]
 
@@ -60,13 +62,15 @@ def conversation(
         InputError: an unknown role or ring, or content that is not text; names the message.
     """
     plain = from_inspect(messages)
+    told = next(filter(None, ((one.metadata or {}).get("policy") for one in messages)), None)
+    policy = Policy.preset(str(told)) if told else name.policy
     rings = [
-        str((message.metadata or {}).get("ring") or _ring(index, one["role"], name))
+        str((message.metadata or {}).get("ring") or _ring(index, one["role"], policy))
         for index, (message, one) in enumerate(zip(messages, plain, strict=True))
     ]
     if name.prompt_only:
-        plain, rings = with_paragraph(plain, rings, name.policy)
-    return Conversation.of(plain, name.policy, rings, definitions(tools) or None)
+        plain, rings = with_paragraph(plain, rings, policy)
+    return Conversation.of(plain, policy, rings, definitions(tools) or None)
 
 
 def definitions(tools: Sequence[ToolInfo]) -> list[dict[str, Any]]:
@@ -113,16 +117,20 @@ def inspect_calls(calls: Sequence[ToolCall]) -> list[InspectCall]:
     ]
 
 
-def _ring(index: int, role: str, name: ModelName) -> str:
+def _ring(index: int, role: str, policy: Policy) -> str:
     try:
-        return name.policy.ring_of(role).name
+        return policy.ring_of(role).name
     except InputError as error:
         raise InputError(f"messages[{index}].role: {error}") from None
 
 
-def _to_inspect(index: int, message: Mapping[str, Any], ring: str | None) -> ChatMessage:
+def _to_inspect(
+    index: int, message: Mapping[str, Any], ring: str | None, policy: str
+) -> ChatMessage:
     role, content = message.get("role"), message.get("content") or ""
     metadata: dict[str, Any] = {"ring": ring} if ring else {}
+    if policy:
+        metadata["policy"] = policy
     if role == "developer":
         metadata["role"] = role
     extra: dict[str, Any] = {"content": content, "metadata": metadata or None}

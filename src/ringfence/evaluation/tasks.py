@@ -90,11 +90,13 @@ def _sample(name: str, item: Item) -> Sample:
         "grading": dict(item.grading),
         "tools": [dict(tool) for tool in item.tools],
     }
+    if item.max_tokens is not None:
+        metadata["max_tokens"] = item.max_tokens
     if item.choices:
         metadata["likelihoods"] = list(item.choices)
     return Sample(
         id=item.id,
-        input=conversations.to_inspect(item.messages, item.rings),
+        input=conversations.to_inspect(item.messages, item.rings, item.policy),
         metadata=metadata,
     )
 
@@ -105,7 +107,7 @@ def answered() -> Solver:
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
         model = get_model()
-        config = GenerateConfig()
+        config = GenerateConfig(max_tokens=state.metadata.get("max_tokens"))
         if choices := state.metadata.get("likelihoods"):
             if not isinstance(model.api, RingfenceAPI):
                 raise InputError(

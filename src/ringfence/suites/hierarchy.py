@@ -18,8 +18,9 @@ from ringfence.tool_calls import tools_of
 from ringfence.toolbox import World
 
 POLICY = "harmony"
-CASES = 270
-"""Cases without a limit: 30 a recipe."""
+_FEWEST_TOKENS = 64
+CASES = 504
+"""Cases without a limit: 56 a recipe."""
 
 
 def _load(data: Path | None, seed: int) -> Iterator[Item]:
@@ -54,6 +55,9 @@ def item(case: Case, name: str, usual: Mapping[str, str]) -> Item:
         cluster=case.id,
         messages=tuple(_messages(sibling.messages)),
         rings=rings if own else None,
+        policy="" if case.policy == POLICY else case.policy,
+        # Twice what the right reply takes: a model that rambles on shows nothing more by it.
+        max_tokens=max(_FEWEST_TOKENS, len(sibling.target or "") // 2),
         tools=tools_of(sibling.tools),
         grading=json.loads(json.dumps(grading)),
         metadata={

@@ -57,7 +57,9 @@ class Item:
         cluster: items of one cluster share a base prompt.
         messages: as chat APIs write them: role, content, tool_calls?, name?, tool_call_id?.
         rings: one a message, where they differ from those of the roles.
+        policy: preset that the rings are of, where it is not the usual one.
         tools: that the model may call: OpenAI's `function` objects with their `type`.
+        max_tokens: longest reply that makes sense, where that is less than the suite's.
         choices: for multiple choice by likelihood. The reply to be graded is then a JSON list, one
             entry a choice: its log-probability summed over tokens after `messages`, or a pair of
             that and the number of tokens.
@@ -70,6 +72,8 @@ class Item:
     messages: tuple[Message, ...]
     grading: Mapping[str, Any]
     rings: tuple[str, ...] | None = None
+    policy: str = ""
+    max_tokens: int | None = None
     tools: tuple[Mapping[str, Any], ...] = ()
     choices: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
