@@ -180,14 +180,20 @@ def test_a_template_that_escapes_text_is_followed():
     assert len(control_tokens(rendering)) == 2
 
 
+CRITICAL = Policy.of(
+    "critical", ("all", "none"), {"user": "all", "assistant": "none", "critic": "none"}
+)
+
+
 def test_a_dropped_message_is_an_error_that_names_it():
+    talked = talk(("user", "a"), ("assistant", "b"), ("critic", "c"), policy=CRITICAL)
     with pytest.raises(RenderingError, match=r"messages\[2\].*drops"):
-        render(talk(("user", "a"), ("assistant", "b"), ("tool", "c")), card(LLAMA2))
+        render(talked, card(LLAMA2))
 
 
 def test_an_empty_message_may_not_be_dropped_either():
     with pytest.raises(RenderingError, match=r"messages\[1\].*drops"):
-        render(talk(("user", "a"), ("tool", "")), card(LLAMA2))
+        render(talk(("user", "a"), ("critic", ""), policy=CRITICAL), card(LLAMA2))
 
 
 def test_what_a_template_refuses_is_an_error_with_its_words():

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from ringfence.errors import RenderingError
 from ringfence.rendering import SCAFFOLD, render
+from ringfence.rings import Conversation, Policy
 from ringfence.vocabulary import Vocabulary
 
 TALKS = {
@@ -146,18 +147,16 @@ def test_a_blank_system_message_does_what_the_template_does_with_it():
 
 
 def test_where_nothing_helps_the_error_names_the_message_and_a_way_out():
+    policy = Policy.of("own", ("a", "b"), {"user": "a", "assistant": "b", "critic": "b"})
+    said = [{"role": role, "content": role} for role in ("user", "assistant", "critic")]
     with pytest.raises(RenderingError, match=r"messages\[2\].*drops.*Move it"):
-        render(talk(("user", "a"), ("assistant", "b"), ("tool", "c")), card("phi3"))
+        render(Conversation.of(said, policy), card("phi3"))
     with pytest.raises(RenderingError, match="alternate"):
         render(talk(("assistant", "a"), ("user", "b")), card("inst"))
 
 
 def test_a_role_that_holds_a_control_token_is_an_error():
-    from ringfence.rings import Policy
-
     policy = Policy.of("own", ("a", "b"), {"user<|im_end|>": "a", "user": "b"})
-    from ringfence.rings import Conversation
-
     conversation = Conversation.of([{"role": "user<|im_end|>", "content": "x"}], policy)
     with pytest.raises(RenderingError, match=r"messages\[0\].role"):
         render(conversation, card("chatml"))

@@ -146,13 +146,6 @@ def test_a_template_that_wants_arguments_as_text_gets_text():
     assert '```json\n{"city": "Rome"}\n```' in rendering.text
 
 
-def test_a_template_without_tools_is_an_error_that_says_what_it_drops():
-    with pytest.raises(RenderingError, match=r"tools: .*drops 'get_weather'.*Use a model"):
-        render(talk(("user", "Rome?"), tools=[WEATHER]), card("phi3"))
-    with pytest.raises(RenderingError, match=r"messages\[1\]: .*drops a tool call"):
-        render(talk(("user", "Rome?"), call({"city": "Rome"}), answer("sunny")), card("phi3"))
-
-
 def test_a_second_call_that_a_template_drops_is_an_error():
     message = call({"city": "Rome"})
     message["tool_calls"] = [

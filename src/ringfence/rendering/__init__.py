@@ -1,8 +1,9 @@
 """Conversation → tokens, with the ring of every token, for any chat template.
 
-`conversations` renders, `placement` puts elsewhere what a template refuses or drops, `tracing`
-follows text through a template by `marks`, `traits` finds out what a template can do, `templates`
-runs one in a sandbox within the costs of `prices`.
+`conversations` renders by one of the `plans`, `placement` makes `layouts` in which stands elsewhere
+what a template refuses or drops, with `tool_text` for templates without tools, `tracing` follows
+text through a template by `marks`, `traits` finds out what a template can do, `templates` runs one
+in a sandbox within the costs of `prices`.
 """
 
 from ringfence.rendering.conversations import SCAFFOLD as SCAFFOLD

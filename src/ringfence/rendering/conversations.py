@@ -20,25 +20,25 @@ from dataclasses import dataclass, field
 
 from ringfence.engine import EngineCard, Tokenizer, Tokens
 from ringfence.errors import RenderingError
+from ringfence.rendering.layouts import SCAFFOLD as SCAFFOLD
+from ringfence.rendering.layouts import Layout, Piece
 from ringfence.rendering.marks import Marks, control_pattern
-from ringfence.rendering.placement import Layout, Piece, layout, plans
+from ringfence.rendering.placement import layout
+from ringfence.rendering.plans import plans
 from ringfence.rendering.templates import Allowance, TemplateCostly, TemplateFailed, TemplateRefused
 from ringfence.rendering.tracing import Order, Unfit, trace
 from ringfence.rendering.traits import Program, Traits, traits
 from ringfence.rings import Conversation, Message
 from ringfence.segments import NO_RING, RingedTokens
 
-# Ring level of the template's own tokens: it stands above every ring, as nobody in the
-# conversation wrote it.
-SCAFFOLD = NO_RING
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
     """Tokens `start` to `stop` (exclusive) that one writer wrote.
 
-    `message` is the index into the conversation, None for the template's own text and for tool
-    definitions; `ring` is the level of the writer, `SCAFFOLD` for the template.
+    `message` is the index into the conversation, None for the template's own text, for what is
+    written around tools that became text, and for tool definitions; `ring` is the level of the
+    writer, `SCAFFOLD` for the first two.
     """
 
     start: int
@@ -106,7 +106,8 @@ def render(conversation: Conversation, card: EngineCard, *, generate: bool = Tru
 
     What the template refuses or drops is put into the next visible place, and a note says so: a
     `developer` message into the system message, a system message into the user's turn, a message
-    into the one before it of the same role. Tokens keep the ring of their writer everywhere.
+    into the one before it of the same role, tools into the text of messages. Tokens keep
+    the ring of their writer everywhere.
 
     Args:
         conversation: what to render.
@@ -220,7 +221,10 @@ class _Writer:
         ended: int | None = None
         for place, (writer, (_, text)) in enumerate(zip(writers, order, strict=True)):
             if writer is not None:
-                self._add(self.card.tokenizer.encode(text), writer.message, writer.ring)
+                if writer.kind == "wrapper":
+                    self._scaffold(text)
+                else:
+                    self._add(self.card.tokenizer.encode(text), writer.message, writer.ring)
                 ended = replies[place] if last[replies[place]] == place else None
                 continue
             if ended is not None:

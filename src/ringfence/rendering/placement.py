@@ -2,207 +2,25 @@
 
 A template may refuse a role, or drop it without a word. Then the next visible place is tried: a
 developer's message in the system message, a system message in the user's turn, a message in the
-turn before it. Text keeps the ring of whoever wrote it wherever it goes, and its place in time.
+turn before it, and at last tools in the text of messages. Text keeps the ring of whoever wrote it
+wherever it goes, and its place in time.
 """
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
-from ringfence.rendering.traits import Traits, reasoning_fields
+from ringfence.rendering import tool_text
+from ringfence.rendering.layouts import BROKEN, SCHEMA, Kind, Layout, Piece, Turn
+from ringfence.rendering.plans import Plan
+from ringfence.rendering.traits import Traits
 from ringfence.rings import Conversation, Message
 
-BETWEEN = "\n\n"
+_TEXT = "the template does not show tools, calls and results; they were written as text"
 _THOUGHT = re.compile(r"\s*<think>(.*?)</think>(.*)", re.DOTALL)
-# Words of JSON Schema and of chat APIs, which templates look for in tool definitions.
-_SCHEMA = frozenset(
-    "type function name description parameters properties required items enum default nullable "
-    "oneOf anyOf allOf not const format title pattern minimum maximum minItems maxItems minLength "
-    "maxLength additionalProperties $ref $defs examples strict return response string number "
-    "integer boolean object array null".split()
-)
-Kind = Literal["content", "reasoning", "call", "called", "name", "tool", "detail"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Piece:
-    """Text of one writer, to be placed by a template.
-
-    Attributes:
-        message: whose it is; None for tool definitions.
-        ring: level of the writer.
-        text: what it says.
-        kind: a message's text (`content`) comes out once and in order; what is called and with
-            what (`called`, `call`), and names and descriptions of tools (`tool`), at least once;
-            a reply's `reasoning`, the `name` at a tool's result and a tool's `detail` may not.
-    """
-
-    message: int | None
-    ring: int
-    text: str
-    kind: Kind
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """One way to place a conversation; the plan without any of these is as it stands.
-
-    Attributes:
-        developer: merge developers' messages into the system message.
-        system: put system messages of the middle, or all, into user turns.
-        join: join neighbours of one role.
-        arguments_as_text: pass a call's arguments as text instead of as an object.
-        no_content: pass None where a message that calls tools has no text.
-    """
-
-    developer: bool = False
-    system: Literal["keep", "middle", "all"] = "keep"
-    join: bool = False
-    arguments_as_text: bool = False
-    no_content: bool = False
-
-    @property
-    def cost(self) -> int:
-        """How far the conversation is changed; smaller is better."""
-        moved = {"keep": 0, "middle": 8, "all": 16}[self.system]
-        return (
-            moved + 4 * (self.developer + self.join) + 2 * self.arguments_as_text + self.no_content
-        )
-
-
-@dataclass(slots=True)
-class _Turn:
-    """One message as the template sees it; `texts` are numbers of pieces, joined by blank lines."""
-
-    role: str
-    texts: list[int]
-    source: Message
-    number: int
-    moved: bool = False
-    reasoning: int | None = None
-
-
-Dress = Callable[[int], str]
-
-
-@dataclass(slots=True)
-class Layout:
-    """A conversation placed by a plan: the messages a template gets, once every piece is dressed.
-
-    Attributes:
-        pieces: numbered by their position.
-        notes: what was placed elsewhere, for people.
-    """
-
-    plan: Plan
-    conversation: Conversation
-    traits: Traits
-    enclosed: Callable[[str], str]
-    pieces: list[Piece] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    turns: list[_Turn] = field(default_factory=list)
-    _strings: dict[tuple[int | None, str], int] = field(default_factory=dict)
-    _names: dict[tuple[int, str], int] = field(default_factory=dict)
-
-    def messages(self, dress: Dress) -> list[dict[str, Any]]:
-        """What the template gets; `dress` gives the text of a piece by its number."""
-        return [self._message(turn, dress) for turn in self.turns]
-
-    def tools(self, dress: Dress) -> list[Any]:
-        """Tool definitions for the template."""
-        return [
-            {"type": "function", "function": self._dressed(None, tool["function"], dress)}
-            for tool in self.conversation.tools
-        ]
-
-    def _message(self, turn: _Turn, dress: Dress) -> dict[str, Any]:
-        text = BETWEEN.join(dress(number) for number in turn.texts)
-        content: Any = [{"type": "text", "text": text}] if self.traits.parts else text
-        made: dict[str, Any] = {"role": turn.role, "content": content}
-        if turn.reasoning is not None:
-            made |= reasoning_fields(dress(turn.reasoning))
-        source, number = turn.source, turn.number
-        if source.tool_calls:
-            if self.plan.no_content and not source.content.strip():
-                made["content"] = None
-            made["tool_calls"] = [
-                {
-                    "type": "function",
-                    "function": {
-                        "name": dress(self._names[number, call.name]),
-                        "arguments": self._arguments(number, call.arguments, call.parsed, dress),
-                    },
-                }
-                | ({"id": call.id} if call.id else {})
-                for call in source.tool_calls
-            ]
-        if source.tool_call_id and turn.role == source.role:
-            made["tool_call_id"] = source.tool_call_id
-        if source.name and turn.role == source.role:
-            made["name"] = dress(self._names[number, source.name])
-        return made
-
-    def _arguments(
-        self, number: int, text: str, parsed: dict[str, Any] | None, dress: Dress
-    ) -> Any:
-        if parsed is None or self.plan.arguments_as_text:
-            return dress(self._strings[number, text])
-        return self._dressed(number, parsed, dress)
-
-    def _dressed(self, number: int | None, value: Any, dress: Dress) -> Any:
-        """A JSON value with every text in it dressed."""
-        if isinstance(value, str):
-            if number is None and value in _SCHEMA:
-                return value
-            place = self._strings.get((number, value))
-            return self.enclosed(value) if place is None else dress(place)
-        if isinstance(value, dict):
-            return {
-                self._dressed(number, key, dress): self._dressed(number, item, dress)
-                for key, item in value.items()
-            }
-        if isinstance(value, list):
-            return [self._dressed(number, item, dress) for item in value]
-        return value
-
-    def add(self, piece: Piece) -> int:
-        """Number a piece."""
-        self.pieces.append(piece)
-        return len(self.pieces) - 1
-
-    def add_strings(self, message: int | None, ring: int, strings: dict[str, Kind]) -> None:
-        """Number texts, values or keys; equal ones are one piece, and numbers sort alike."""
-        for text in sorted(strings, key=lambda text: (text.lower(), text)):
-            piece = Piece(message=message, ring=ring, text=text, kind=strings[text])
-            self._strings[message, text] = self.add(piece)
-
-
-def plans(conversation: Conversation, traits: Traits) -> list[Plan]:
-    """Every way to place a conversation, the least changed first."""
-    roles = [message.role for message in conversation.messages]
-    calls = [message for message in conversation.messages if message.tool_calls]
-    both, never = (False, True), (False,)
-    developer = (both if traits.developer else (True,)) if "developer" in roles else never
-    system: tuple[Literal["keep", "middle", "all"], ...] = ("keep",)
-    if {"system", "developer"} & set(roles):
-        system = ("keep", "middle", "all")
-    alike = any(a == b for a, b in itertools.pairwise(roles)) or len(system) > 1
-    ways = itertools.product(
-        developer,
-        system,
-        both if alike else never,
-        both if any(call.parsed is not None for m in calls for call in m.tool_calls) else never,
-        both if any(not message.content.strip() for message in calls) else never,
-    )
-    made = [
-        Plan(developer=d, system=s, join=j, arguments_as_text=a, no_content=n)
-        for d, s, j, a, n in ways
-    ]
-    return sorted(made, key=lambda plan: plan.cost)
 
 
 def layout(
@@ -217,17 +35,12 @@ def layout(
         enclosed: makes a text safe that cannot be followed through the template.
     """
     made = Layout(plan, conversation, traits, enclosed)
-    for number, message in enumerate(conversation.messages):
-        made.turns.append(_turn(made, number, message))
-    if conversation.tools:
-        strings: dict[str, Kind] = {}
-        for tool in conversation.tools:
-            _collect(tool["function"], strings, "detail")
-            _collect(tool["function"].get("description", ""), strings, "tool")
-            _collect(tool["function"]["name"], strings, "tool")
-        # Templates take dotted names apart, so they cannot be followed.
-        kept = {t: k for t, k in strings.items() if t not in _SCHEMA and not _dotted(t)}
-        made.add_strings(None, conversation.tools_ring.level, kept)
+    if plan.tools_as_text:
+        _place_tools_as_text(made)
+    else:
+        for number, message in enumerate(conversation.messages):
+            made.turns.append(_turn(made, number, message))
+        _add_definitions(made)
     if plan.developer:
         made.turns = list(_developers_merged(made))
     if plan.system != "keep":
@@ -237,7 +50,80 @@ def layout(
     return made
 
 
-def _turn(made: Layout, number: int, message: Message) -> _Turn:
+def _add_definitions(made: Layout) -> None:
+    """Number the texts of tool definitions, which the template places."""
+    strings: dict[str, Kind] = {}
+    for tool in made.conversation.tools:
+        _collect(tool["function"], strings, "detail")
+        _collect(tool["function"].get("description", ""), strings, "tool")
+        _collect(tool["function"]["name"], strings, "tool")
+    # Templates take dotted names apart, so they cannot be followed.
+    kept = {t: k for t, k in strings.items() if t not in SCHEMA and not _dotted(t)}
+    made.add_strings(None, made.conversation.tools_ring.level, kept)
+
+
+def _place_tools_as_text(made: Layout) -> None:
+    """Definitions at the end of the leading system or developer message, results as users' turns.
+
+    Without such a message, definitions are the system message. Results in a row are one turn.
+    """
+    waiting = bool(made.conversation.tools)
+    for number, message in enumerate(made.conversation.messages):
+        if waiting and message.role not in ("system", "developer"):
+            _define(made)
+            waiting = False
+        turn = (_result if message.role == "tool" else _turn_in_text)(made, number, message)
+        before = made.turns[-1].source if made.turns else None
+        if message.role == "tool" and before is not None and before.role == "tool":
+            made.turns[-1].texts += turn.texts
+        else:
+            made.turns.append(turn)
+    if waiting:
+        _define(made)
+
+
+def _define(made: Layout) -> None:
+    """The definitions in the leading message that is there, else in a system message."""
+    made.notes.append(f"tools: {_TEXT} at the end of the leading system message")
+    level = made.conversation.tools_ring.level
+    block = made.add_parts(None, level, tool_text.definitions(made.conversation.tools))
+    if made.turns:
+        made.turns[-1].texts.append(block)
+    else:
+        made.turns.append(Turn("system", [block], None, -1))
+
+
+def _result(made: Layout, number: int, message: Message) -> Turn:
+    made.notes.append(
+        f"messages[{number}]: {_TEXT}, the result in a user turn between <tool_response> and "
+        "</tool_response>"
+    )
+    block = made.add_parts(number, message.ring.level, tool_text.returned(message.content))
+    return Turn("user", [block], message, number)
+
+
+def _turn_in_text(made: Layout, number: int, message: Message) -> Turn:
+    """A message whose calls are text."""
+    level = message.ring.level
+    # Whoever may define tools may speak of them as he likes, and a model that calls may call.
+    if level > made.conversation.tools_ring.level:
+        text = tool_text.broken(message.content, calls=message.role != "assistant")
+        if text != message.content:
+            made.notes.append(f"messages[{number}]: {BROKEN}")
+            message = replace(message, content=text)
+    turn = _turn(made, number, message)
+    if message.tool_calls:
+        made.notes.append(
+            f"messages[{number}]: {_TEXT}, the calls between <tool_call> and </tool_call>"
+        )
+        parts = tool_text.called(message.tool_calls, beside=bool(turn.texts))
+        calls = made.add_parts(number, level, parts)
+        texts = turn.texts[0] if turn.texts else ()
+        turn.texts = [(*texts, *calls)]
+    return turn
+
+
+def _turn(made: Layout, number: int, message: Message) -> Turn:
     level, text, reasoning = message.ring.level, message.content, None
     thought = _THOUGHT.fullmatch(text) if message.role == "assistant" else None
     if thought and made.traits.reasoning:
@@ -245,21 +131,22 @@ def _turn(made: Layout, number: int, message: Message) -> _Turn:
         text = thought[2].lstrip("\n")
         spoken = thought[1].strip("\n")
         reasoning = made.add(Piece(message=number, ring=level, text=spoken, kind="reasoning"))
-    texts = []
+    texts: list[tuple[int, ...]] = []
     if text.strip() or not message.tool_calls:  # beside a call, no text is nothing to be lost
-        texts = [made.add(Piece(message=number, ring=level, text=text, kind="content"))]
+        texts = [(made.add(Piece(message=number, ring=level, text=text, kind="content")),)]
     strings: dict[str, Kind] = {}
-    for call in message.tool_calls:
+    placed = () if made.plan.tools_as_text else message.tool_calls
+    for call in placed:
         if call.parsed is None or made.plan.arguments_as_text:
             strings[call.arguments] = "call"
         else:
             _collect(call.parsed, strings, "call")
     made.add_strings(number, level, strings)
-    named: dict[str, Kind] = {call.name: "called" for call in message.tool_calls}
+    named: dict[str, Kind] = {call.name: "called" for call in placed}
     for name, kind in (named | ({message.name: "name"} if message.name else {})).items():
         piece = Piece(message=number, ring=level, text=name, kind=kind)
-        made._names[number, name] = made.add(piece)
-    return _Turn(message.role, texts, message, number, reasoning=reasoning)
+        made.names[number, name] = made.add(piece)
+    return Turn(message.role, texts, message, number, reasoning=reasoning)
 
 
 def _collect(value: Any, strings: dict[str, Kind], kind: Kind) -> None:
@@ -276,8 +163,8 @@ def _dotted(text: str) -> bool:
     return "." in text and re.fullmatch(r"[\w.:/-]+", text) is not None
 
 
-def _developers_merged(made: Layout) -> Iterator[_Turn]:
-    last: _Turn | None = None
+def _developers_merged(made: Layout) -> Iterator[Turn]:
+    last: Turn | None = None
     for turn in made.turns:
         if turn.role == "developer":
             made.notes.append(
@@ -292,17 +179,17 @@ def _developers_merged(made: Layout) -> Iterator[_Turn]:
         last = turn
 
 
-def _systems_moved(made: Layout) -> list[_Turn]:
+def _systems_moved(made: Layout) -> list[Turn]:
     """System turns put into the user's turn that follows, else the one before, else their own."""
-    turns: list[_Turn] = []
+    turns: list[Turn] = []
     leading = True
     for turn in made.turns:
         leading = leading and turn.role in ("system", "developer")
         if turn.role == "system" and not (leading and made.plan.system == "middle"):
             made.notes += [
-                f"messages[{made.pieces[text].message}]: the template does not take this system "
-                "message; it was put into a user turn"
-                for text in turn.texts
+                f"{made.about(block)}: the template does not take this system message; it was "
+                "put into a user turn"
+                for block in turn.texts
             ]
             turn = replace(turn, role="user", texts=list(turn.texts), moved=True)
         if turns and turns[-1].moved and turn.role == "user":
@@ -310,7 +197,7 @@ def _systems_moved(made: Layout) -> list[_Turn]:
             turns[-1].moved = turn.moved
         else:
             turns.append(turn)
-    settled: list[_Turn] = []
+    settled: list[Turn] = []
     for turn in turns:
         if turn.moved and settled and settled[-1].role == "user":
             settled[-1].texts += turn.texts
@@ -319,15 +206,16 @@ def _systems_moved(made: Layout) -> list[_Turn]:
     return settled
 
 
-def _joined(made: Layout) -> Iterator[_Turn]:
-    last: _Turn | None = None
+def _joined(made: Layout) -> Iterator[Turn]:
+    last: Turn | None = None
     for turn in made.turns:
-        plain = not turn.source.tool_calls and turn.reasoning is None and turn.role != "tool"
-        if last is not None and last.role == turn.role and plain and not last.source.tool_calls:
+        plain = turn.reasoning is None and turn.role != "tool"
+        calling = any(made.calls(one) for one in (turn, last) if one is not None)
+        if last is not None and last.role == turn.role and plain and not calling:
             made.notes += [
-                f"messages[{made.pieces[text].message}]: the template does not take two "
-                f"{turn.role} messages in a row; it was joined to the one before"
-                for text in turn.texts
+                f"{made.about(block)}: the template does not take two {turn.role} messages in a "
+                "row; it was joined to the one before"
+                for block in turn.texts
             ]
             last.texts += turn.texts
             continue

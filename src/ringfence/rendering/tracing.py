@@ -11,14 +11,16 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from ringfence.rendering.layouts import Layout, Piece
 from ringfence.rendering.marks import BrokenMarks, Marks
-from ringfence.rendering.placement import Layout, Piece
 
 # Spaces that templates do not write; `strip` takes them away, `strip("\n")` does not.
 _LEFT, _RIGHT = "\u2003", "\u2002"
 # What may be left of the white space on either side, plain or as JSON, and what that means.
 _KEPT_LEFT = {f"\n{_LEFT}": "keep", f"\\n{_LEFT}": "keep", _LEFT: "newlines", "": "all"}
 _KEPT_RIGHT = {f"{_RIGHT}\n": "keep", f"{_RIGHT}\\n": "keep", _RIGHT: "newlines", "": "all"}
+_CALLED = ("call", "called")
+_NEEDED = ("content", "wrapper", "tool", *_CALLED)
 Order = list[tuple[int | None, str]]
 Runner = Callable[[Layout, Callable[[int], str]], str]
 
@@ -94,7 +96,18 @@ def _text(order: Order) -> str:
 
 
 def _noted(order: Order, layout: Layout) -> Order:
-    """Notes of what the template leaves out on purpose."""
+    """Notes of what the template leaves out on purpose.
+
+    Raises:
+        Unfit: what we write around tools is not what we wrote.
+    """
+    for index, text in order:
+        piece = None if index is None else layout.pieces[index]
+        if piece is not None and piece.kind == "wrapper" and piece.text != text:
+            raise Unfit(
+                "messages: the chat template rewrites what stands around tool calls and results. "
+                "Render with another template."
+            )
     seen = {index for index, _ in order}
     left_out = 0
     for index, piece in enumerate(layout.pieces):
@@ -117,19 +130,19 @@ def _check(order: Order, pieces: Sequence[Piece]) -> None:
     seen = [index for index, _ in order if index is not None]
     present = set(seen)
     for index, piece in enumerate(pieces):
-        if index in present or piece.kind not in ("content", "call", "called", "tool"):
+        if index in present or piece.kind not in _NEEDED:
             continue
         if piece.kind == "tool":
             raise Unfit(
                 f"tools: the chat template drops {piece.text[:60]!r}. Use a model whose template "
                 "has tools, or describe them in the system message."
             )
-        what = "this message" if piece.kind == "content" else "a tool call of this message"
+        what = "a tool call of this message" if piece.kind in _CALLED else "this message"
         raise Unfit(
             f"messages[{piece.message}]: the chat template drops {what}. Move it to a role the "
             "template has (system or user), or use a model whose template has the role."
         )
-    contents = [index for index in seen if pieces[index].kind == "content"]
+    contents = [index for index in seen if pieces[index].kind in ("content", "wrapper")]
     if len(contents) != len(set(contents)):
         raise Unfit("messages: the chat template repeats a message. Render with another template.")
     if contents != sorted(contents):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os.path
 import re
 from collections.abc import Mapping, Sequence
@@ -42,10 +43,16 @@ class Program:
         }
         return run(self.source, variables, allowance)
 
-    def tried(self, messages: Sequence[Mapping[str, Any]], *, generate: bool = False) -> str | None:
+    def tried(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        generate: bool = False,
+        tools: Sequence[Any] | None = None,
+    ) -> str | None:
         """Run it with an allowance of its own; None where it fails."""
         try:
-            return self.text(messages, Allowance(seconds=2), generate=generate)
+            return self.text(messages, Allowance(seconds=2), generate=generate, tools=tools)
         except TemplateFailed:
             return None
 
@@ -58,12 +65,14 @@ class Traits:
         parts: content must be a list of parts; as plain text it fails or is dropped.
         developer: treats the role differently from one that was invented.
         reasoning: shows the reasoning of a last reply that is passed beside its content.
+        tools: shows a tool's definition, a call of it and its result.
         header: what it puts in front of a reply that the model is to write; empty if unknown.
     """
 
     parts: bool
     developer: bool
     reasoning: bool
+    tools: bool
     header: str
 
 
@@ -84,6 +93,7 @@ def traits(program: Program, control: re.Pattern[str]) -> Traits:
         parts=parts,
         developer=_knows_developer(program, parts),
         reasoning=shown([_message("user", "x", parts=parts), reply], user, other),
+        tools=_shows_tools(program, parts),
         header=_header(program, parts, control),
     )
 
@@ -109,6 +119,27 @@ def _knows_developer(program: Program, parts: bool) -> bool:
     for form in (str, str.upper, str.capitalize):
         invented = invented and invented.replace(form(INVENTED), form("developer"))
     return known != invented
+
+
+def _shows_tools(program: Program, parts: bool) -> bool:
+    tool, told = "qzutool", "qzutold"
+    defined = {"name": tool, "description": told, "parameters": {"type": "object"}}
+    result = _message("tool", _WORDS[1], parts=parts)
+    result |= {"tool_call_id": "call00001", "name": tool}
+    # Some templates want arguments as text, or no content beside a call.
+    for content, arguments in itertools.product(
+        ("", None), ({"city": _WORDS[0]}, f'{{"city": "{_WORDS[0]}"}}')
+    ):
+        function = {"name": tool, "arguments": arguments}
+        calls = [{"id": "call00001", "type": "function", "function": function}]
+        reply = {"role": "assistant", "content": content, "tool_calls": calls}
+        text = program.tried(
+            [_message("user", "x", parts=parts), reply, result],
+            tools=[{"type": "function", "function": defined}],
+        )
+        if text is not None and all(word in text for word in (told, *_WORDS)):
+            return True
+    return False
 
 
 def _header(program: Program, parts: bool, control: re.Pattern[str]) -> str:
