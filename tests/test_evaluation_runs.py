@@ -222,3 +222,28 @@ def test_inspect_eval_answers_with_the_embedded_model(tmp_path):
     assert [record.suite for record in records] == ["extraction"] * 2
     assert all(record.cost["committed"] > 0 and record.outcomes for record in records)
     assert {record.reason for record in records} <= {"stop", "length"}
+
+
+def test_a_papers_table_asks_its_suites_and_says_what_needs_data(tmp_path, capsys):
+    from ringfence.commandline.evaluating import planned
+
+    def suites(**given) -> tuple[str, ...]:
+        usual = {"suites": None, "table": None, "data": None} | given
+        plan = planned(
+            model="embedded", options={}, seeds=1, limit=1, samples=1, command=[], **usual
+        )
+        return plan.suites
+
+    assert suites(table="rain") == ("harmful", "capability", "truthful")
+    assert "left out, since they need --data: sentiment" in capsys.readouterr().err
+    assert suites(table="rain", data=tmp_path)[-1] == "sentiment"
+    assert suites(table="rain", suites="extraction") == ("extraction",)
+    assert "jailbreak" not in suites() and "jailbreak" in suites(data=tmp_path)
+    with pytest.raises(InputError, match="no table 'other'"):
+        suites(table="other")
+
+
+def test_a_papers_table_stands_below_the_rates(tmp_path):
+    done = evaluate(tmp_path / "run", "--table", "instruction-hierarchy", "--limit", "1")
+    assert done.returncode == 0, done.stderr
+    assert "System message extraction" in done.stdout and "95.9" in done.stdout

@@ -34,6 +34,7 @@ from ringfence.errors import InputError
 from ringfence.evaluation.names import full_name, is_ours, with_options
 from ringfence.evaluation.reading import LOGS, load_run
 from ringfence.records import Record
+from ringfence.reports.tables import filled, layout
 from ringfence.statistics import wilson
 from ringfence.suites import SUITES, suite
 
@@ -74,7 +75,8 @@ class Row:
 def planned(
     *,
     model: str,
-    suites: str,
+    suites: str | None,
+    table: str | None,
     options: Mapping[str, Any],
     seeds: int,
     limit: int | None,
@@ -84,7 +86,8 @@ def planned(
 ) -> Plan:
     """What the options of the command ask for.
 
-    `options` go into the query of every model of ours.
+    `options` go into the query of every model of ours; without `suites`, all are meant, or those
+    that a paper's table shows.
 
     Raises:
         InputError: names the option.
@@ -103,7 +106,7 @@ def planned(
         raise InputError(f"--data {data}: there is no such folder")
     return Plan(
         models=tuple(full_name(with_options(name, given)) for name in models),
-        suites=chosen(suites, list(SUITES)),
+        suites=_suites(suites, table, data) or chosen(str(suites), list(SUITES)),
         seeds=seeds,
         limit=limit,
         data=data,
@@ -112,7 +115,19 @@ def planned(
     )
 
 
-def evaluate(out: Path, plan: Plan, *, resume: bool) -> dict[str, Any]:
+def _suites(named: str | None, table: str | None, data: Path | None) -> tuple[str, ...]:
+    """All suites, or those of a table, without what is not there; none where some are named."""
+    if named not in (None, "all"):
+        return ()
+    wanted = layout(table).suites if table and named is None else tuple(SUITES)
+    if data is not None:
+        return wanted
+    if away := [name for name in wanted if not SUITES[name].packaged]:
+        say(f"left out, since they need --data: {', '.join(away)}")
+    return tuple(name for name in wanted if SUITES[name].packaged)
+
+
+def evaluate(out: Path, plan: Plan, *, resume: bool, table: str | None = None) -> dict[str, Any]:
     """Make or complete a run folder; returns what is told at the end.
 
     Raises:
@@ -121,6 +136,7 @@ def evaluate(out: Path, plan: Plan, *, resume: bool) -> dict[str, Any]:
     from ringfence.evaluation import running
 
     began = time.monotonic()
+    paper = layout(table) if table else None
     with running.opened(out, plan, resume=resume), _progress() as changed:
         count = running.run(out, plan, changed)
     records = load_run(out).records
@@ -135,6 +151,8 @@ def evaluate(out: Path, plan: Plan, *, resume: bool) -> dict[str, Any]:
         "rows": [row.described() for row in rows(records)],
         "seconds": round(time.monotonic() - began, 3),
         "next": f"ringfence report {out}",
+        "table": filled(paper, records).as_data() if paper else None,
+        "table_text": filled(paper, records).as_markdown() if paper else None,
     }
 
 
@@ -165,6 +183,8 @@ def told(summary: Mapping[str, Any], console: Console, *, as_json: bool) -> None
         terminal.emit(json.dumps(summary))
         return
     console.print(_table(summary["rows"]))
+    if summary["table_text"]:
+        console.print(terminal.shown_lines(summary["table_text"]))
     failed = summary["failed"]
     for failure in failed[:_MOST_FAILURES]:
         say(

@@ -22,7 +22,14 @@ def evaluate(
             "such as ?decoder=guarded&principle=rings; or any model of Inspect.",
         ),
     ] = "embedded",
-    suite: Annotated[str, typer.Option(metavar="S[,S2…]|all", help="What to measure.")] = "all",
+    suite: Annotated[
+        str | None,
+        typer.Option(metavar="S[,S2…]|all", help="What to measure. Default: all, or the table's."),
+    ] = None,
+    table: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="A paper's: instruction-hierarchy or rain."),
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="Most items of a suite.")] = None,
     seeds: Annotated[int, typer.Option(help="How many, counted from 0.")] = 1,
     data: Annotated[
@@ -51,6 +58,7 @@ def evaluate(
         plan = evaluating.planned(
             model=model,
             suites=suite,
+            table=table,
             options=options,
             seeds=seeds,
             limit=limit,
@@ -59,7 +67,7 @@ def evaluate(
             command=sys.argv[1:],
         )
         try:
-            summary = evaluating.evaluate(out, plan, resume=resume)
+            summary = evaluating.evaluate(out, plan, resume=resume, table=table)
         except KeyboardInterrupt:
             words = [word for word in sys.argv[1:] if word != "--resume"]
             say(f"interrupted; go on with: {shlex.join(['ringfence', *words, '--resume'])}")

@@ -74,6 +74,12 @@ class Layout(_Data):
     columns: dict[str, str]
     sections: tuple[Section, ...]
 
+    @property
+    def suites(self) -> tuple[str, ...]:
+        """That fill it."""
+        rows = [row for section in self.sections for row in section.rows]
+        return tuple(dict.fromkeys(row.ours.suite for row in rows if row.ours))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filled:
