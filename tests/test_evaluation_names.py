@@ -108,3 +108,10 @@ def test_ours_are_known_with_and_without_the_prefix():
     assert full_name("http://h/v1") == "ringfence/http://h/v1"
     assert full_name("mockllm/model") == "mockllm/model"
     assert split("hf:a?b?n=3") == ("hf:a?b", [("n", "3")])
+
+
+def test_a_chat_template_is_told_what_stands_in_the_name():
+    name = parse("hf:m?template_options.enable_thinking=false&template_options.date_string=1 May")
+    assert name.opening["template_options"] == {"enable_thinking": False, "date_string": "1 May"}
+    with pytest.raises(InputError, match="template_options"):
+        parse("hf:m?template_options=x")

@@ -6,6 +6,7 @@ Knows nothing of Inspect or of open engines.
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +26,8 @@ KINDS = ("embedded", "hf", "http", "https")
 _OPENING = ("threads", "slots", "cells", "context", "timeout", "device", "dtype")
 _WHOLE = ("threads", "slots", "cells", "context")
 # Settings that are options of engines, too.
-_OF_ENGINES = ("tokenizer", "adapter", "rings_strength")
+_OF_ENGINES = ("tokenizer", "adapter", "rings_strength", "chat_template", "template_options")
+_TEMPLATE = "template_options."
 _OWN = ("prompt_only", "policy")
 # Several answers are drawn and one is taken: greedy ones would all be the same.
 _DRAWN = ("best-of-n", "rejection", "rain")
@@ -162,6 +164,7 @@ def parse(model: str, arguments: Mapping[str, Any] | None = None) -> ModelName:
 
 def _known() -> list[str]:
     settings = set(Settings.model_fields) - {"engine", "serve", "concurrency", "options"}
+    settings -= {"template_options"}
     options = set(Options.model_fields) - {"budget", "search"}
     dotted = {f"budget.{name}" for name in Budget.model_fields}
     dotted |= {f"search.{name}" for name in SearchSettings.model_fields}
@@ -174,6 +177,10 @@ def _key(name: str) -> str:
 
 def _add(given: dict[str, Any], name: str, value: Any, where: str) -> None:
     key = _key(name)
+    if key.startswith(_TEMPLATE):  # any name, as the model's template has it
+        options = given.setdefault("template_options", {})
+        options[name[len(_TEMPLATE) :]] = _read(value)
+        return
     if key not in (known := _known()):
         near = difflib.get_close_matches(key, known, n=3)
         plain = [one for one in known if "." not in one]
@@ -189,6 +196,14 @@ def _add(given: dict[str, Any], name: str, value: Any, where: str) -> None:
         raise InputError(f"{where}{name} is given twice")
     else:
         given[key] = value
+
+
+def _read(value: Any) -> Any:
+    """Text that reads as JSON's true, false, null or number is that."""
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def _opening(key: str, value: Any, where: str) -> Any:

@@ -1,0 +1,62 @@
+"""The script that makes both papers' tables: what it would run can be run."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+pytest.importorskip("inspect_ai")
+
+from ringfence.cli import app
+from ringfence.commandline.evaluating import planned
+from ringfence.evaluation.names import parse
+
+SCRIPT = Path(__file__).parent.parent / "runs" / "paper.sh"
+
+
+def lines(*words: str) -> list[list[str]]:
+    done = subprocess.run([SCRIPT, "--dry-run", *words], capture_output=True, text=True, check=True)
+    return [shlex.split(line) for line in done.stdout.splitlines()]
+
+
+def test_every_command_of_the_papers_script_is_one_of_ours(tmp_path):
+    told = lines("http://127.0.0.1:8001/v1#org/model-8B", "tokenizer", str(tmp_path))
+    assert [words[1] for words in told] == ["judge"] * 3 + ["evaluate"] * 2 + ["report"] * 2
+    for words in told:
+        command, rest = get_command(app), words[1:]
+        while hasattr(command, "commands"):
+            command, rest = command.commands[rest[0]], rest[1:]
+        given = command.make_context(words[1], list(rest)).params
+        if words[1] != "evaluate":
+            continue
+        usual = {"options": {}, "data": None, "samples": 1, "command": []}
+        plan = planned(
+            model=given["model"],
+            suites=given["suite"],
+            table=given["table"],
+            seeds=given["seeds"],
+            limit=given["limit"],
+            **usual,
+        )
+        assert plan.models and plan.suites
+        for name in plan.models:
+            assert parse(name).engine == "http://127.0.0.1:8001/v1#org/model-8B"
+            assert parse(name).opening["tokenizer"] == "tokenizer"
+
+
+def test_the_papers_script_goes_on_where_it_was_cut_short(tmp_path):
+    (tmp_path / "rain").mkdir()
+    (tmp_path / "rain" / "run.json").write_text("{}")
+    told = lines("http://h/v1#m", "t", str(tmp_path), "data")
+    assert [
+        ("--resume" in words, "--data=data" in words) for words in told if words[1] == "evaluate"
+    ] == [
+        (False, True),
+        (True, True),
+    ]
+    asked = subprocess.run([SCRIPT], capture_output=True, text=True)
+    assert asked.returncode == 2 and "TOKENIZER_FOLDER" in asked.stderr
