@@ -17,7 +17,7 @@ from test_transformers_engine import ATTENTION, PREFIX, exactly, opened, save_mo
 from ringfence.adapters.host import host_of, write_host
 from ringfence.engine import Engine, Sampling
 from ringfence.engines import open_engine
-from ringfence.engines.embedded import _packaged_model
+from ringfence.engines.embedded import packaged_model
 from ringfence.errors import EngineError, InputError
 from ringfence.vocabulary import _byte_alphabet
 
@@ -332,9 +332,9 @@ async def test_the_embedded_engine_refuses_what_is_not_for_its_model(
     with pytest.raises(InputError, match="for another model|no matrix for the module"):
         await open_engine("embedded", adapter=adapter_folder)
     with pytest.raises(InputError, match="no LoRA adapter"):
-        await open_engine("embedded", adapter=_packaged_model())
+        await open_engine("embedded", adapter=packaged_model())
     folder = smollm_adapter(tmp_path / "rings", ["q_proj"])
-    write_host(folder, host_of(_packaged_model()).model_copy(update={"tokenizer": "0" * 64}))
+    write_host(folder, host_of(packaged_model()).model_copy(update={"tokenizer": "0" * 64}))
     with pytest.raises(InputError, match="tokenizer is 0000"):
         await open_engine("embedded", adapter=folder)
     # A file without a word about its model, and of a shape that only llama.cpp can see.
@@ -360,7 +360,7 @@ async def test_the_embedded_engine_refuses_what_is_not_for_its_model(
 async def test_llama_cpp_says_what_peft_says_on_the_packaged_model(tmp_path: Path) -> None:
     from ringfence.training.models import unpacked
 
-    base = loaded(unpacked(_packaged_model()))
+    base = loaded(unpacked(packaged_model()))
     engine = await open_engine("embedded", slots=2, cells=1024)
     encode = engine.card.tokenizer.encode
     texts = ["The capital of France is", "Once upon a time", "def add(a, b):", "Water boils at"]

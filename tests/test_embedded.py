@@ -170,7 +170,7 @@ async def test_a_file_that_is_no_model_is_an_error(tmp_path: Path) -> None:
 
 async def test_a_model_without_its_weights_is_an_error(tmp_path: Path) -> None:
     cut = tmp_path / "cut.gguf"
-    with embedded_module._packaged_model().open("rb") as file:
+    with embedded_module.packaged_model().open("rb") as file:
         cut.write_bytes(file.read(4_000_000))
     with pytest.raises(EngineError, match=r"llama.cpp cannot serve .*cut\.gguf"):
         await open_engine(f"embedded:{cut}", requantise=False)

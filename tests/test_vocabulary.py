@@ -14,7 +14,7 @@ from conftest import character_folder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ringfence.engines.embedded import _packaged_model
+from ringfence.engines.embedded import packaged_model
 from ringfence.errors import EngineError
 from ringfence.gguf_metadata import read_metadata
 from ringfence.vocabulary import TextStream, Vocabulary
@@ -26,7 +26,7 @@ MISSING = "\x04\x06\x13\x14\x16\x1d"
 
 @functools.cache
 def smollm() -> Vocabulary:
-    return Vocabulary.from_gguf(read_metadata(_packaged_model()))
+    return Vocabulary.from_gguf(read_metadata(packaged_model()))
 
 
 @functools.cache
@@ -319,7 +319,7 @@ def test_no_text_becomes_a_control_token_of_smollm(text: str) -> None:
 @pytest.mark.model
 def test_reading_the_packaged_models_metadata_is_quick() -> None:
     begun = time.process_time()
-    metadata = read_metadata(_packaged_model())
+    metadata = read_metadata(packaged_model())
     assert time.process_time() - begun < 1
     assert metadata["llama.context_length"] == 8192
     assert metadata["tokenizer.ggml.add_bos_token"] is False

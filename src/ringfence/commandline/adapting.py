@@ -10,7 +10,7 @@ from ringfence.adapters.converting import Precision, convert
 from ringfence.adapters.folder import CONFIG, read_adapter
 from ringfence.adapters.host import Host, host_of
 from ringfence.commandline.escaping import one_line
-from ringfence.engines.embedded import _packaged_model
+from ringfence.engines.embedded import packaged_model
 from ringfence.errors import InputError
 from ringfence.segments.saved import has_signal
 
@@ -78,4 +78,4 @@ def _host(folder: Path, base: Path | None) -> Host:
     named = json.loads((folder / CONFIG).read_text("utf-8")).get("base_model_name_or_path")
     if isinstance(named, str) and (Path(named) / "config.json").is_file():
         return host_of(Path(named))
-    return host_of(_packaged_model())
+    return host_of(packaged_model())

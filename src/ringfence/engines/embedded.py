@@ -107,7 +107,7 @@ class EmbeddedEngine:
         if slots < 1 or cells < 1 or (threads is not None and threads < 1):
             raise EngineError("slots, cells and threads must be at least 1")
         wanted = chosen(adapter, rings_strength, packaged=weights is None)
-        path = _packaged_model() if weights is None else Path(weights).expanduser().resolve()
+        path = packaged_model() if weights is None else Path(weights).expanduser().resolve()
         description = await asyncio.to_thread(describe, path)
         description = with_template(description, chat_template, template_options)
         model = await asyncio.to_thread(requantised, path) if requantise else path
@@ -335,7 +335,7 @@ def _lora(wanted: Chosen, model: Path, description: Description) -> Path:
         ) from error
 
 
-def _packaged_model() -> Path:
+def packaged_model() -> Path:
     """The GGUF file of the packaged model. Raises EngineError where it is not installed."""
     # Looked for and not imported: importing it needs the package llm, which it does without.
     spec = importlib.util.find_spec(_MODEL_PACKAGE)

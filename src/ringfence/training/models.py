@@ -17,7 +17,7 @@ from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
-from ringfence.engines.embedded import _packaged_model
+from ringfence.engines.embedded import packaged_model
 from ringfence.engines.requantising import cache_folder
 from ringfence.engines.weights import find_weights
 from ringfence.errors import EngineError, InputError
@@ -53,7 +53,7 @@ def model_folder(spec: str) -> Path:
         EngineError: there is no such model, or it cannot be used.
     """
     if spec == EMBEDDED:
-        return unpacked(_packaged_model())
+        return unpacked(packaged_model())
     found = find_weights(spec.removeprefix("hf:"))
     return unpacked(found) if found.is_file() else found
 
