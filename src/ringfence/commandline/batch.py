@@ -6,7 +6,6 @@ What survives which crash is the business of `ringfence.generation`.
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections import Counter
 from contextlib import aclosing, closing
@@ -16,6 +15,7 @@ from typing import Any
 
 from ringfence.commandline import terminal
 from ringfence.commandline.failures import say
+from ringfence.commandline.progress import Progress
 from ringfence.commandline.workplace import Workplace, opened
 from ringfence.configuration import Settings
 from ringfence.decoding import complete
@@ -23,9 +23,6 @@ from ringfence.errors import BudgetError, InputError
 from ringfence.events import Reply
 from ringfence.generation import Ledger, Line, Prompt, generate, manifest, read_prompts
 from ringfence.principle import Principle
-
-# Seconds between two lines of progress where no terminal shows a moving one.
-_PAUSE = 5.0
 
 
 class Batch:
@@ -105,7 +102,8 @@ class Batch:
                 f"{place.engine.card.name} computes side by side what runs side by side: equal "
                 "seeds are sure to give equal replies only with --concurrency 1"
             )
-        progress = _Progress(self.finished, len(self.prompts))
+        progress = Progress()
+        progress.begin(self.finished)
 
         async def answer(prompt: Prompt) -> Line:
             return await self._line(place, prompt)
@@ -115,7 +113,7 @@ class Batch:
             async for line in lines:
                 self.finished += 1
                 reasons[line["reason"]] += 1
-                progress.show(self.finished)
+                progress.show(self.finished, len(self.prompts))
         progress.end()
 
     async def _line(self, place: Workplace, prompt: Prompt) -> Line:
@@ -140,44 +138,6 @@ class Batch:
 
     def _costs(self, reply: Reply) -> Line:
         return {"cost": asdict(reply.cost)} if self._cost else {}
-
-
-class _Progress:
-    """How far the job is and when it will be done, on stderr."""
-
-    def __init__(self, start: int, total: int) -> None:
-        self._start, self._total = start, total
-        self._began = time.monotonic()
-        self._shown = 0.0
-        self._moving = sys.stderr.isatty()
-
-    def show(self, finished: int) -> None:
-        """Tell how far the job is, at most so often."""
-        now = time.monotonic()
-        pause = 0.1 if self._moving else _PAUSE
-        if now - self._shown < pause and finished < self._total:
-            return
-        self._shown = now
-        speed = (finished - self._start) / max(now - self._began, 1e-9)
-        text = (
-            f"{finished} of {self._total}  {speed:.2f}/s  "
-            f"ETA {_clock((self._total - finished) / speed)}"
-        )
-        if self._moving:
-            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
-        else:
-            say(text)
-
-    def end(self) -> None:
-        """Leave the moving line."""
-        if self._moving:
-            print(file=sys.stderr)
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def told(summary: dict[str, Any], out: Path, *, as_json: bool) -> None:

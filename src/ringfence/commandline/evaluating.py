@@ -6,7 +6,6 @@ How it is made is the business of `ringfence.evaluation`.
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -16,20 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 from rich.text import Text
 
 from ringfence.commandline import terminal
 from ringfence.commandline.escaping import one_line
 from ringfence.commandline.failures import say
+from ringfence.commandline.progress import Progress
 from ringfence.errors import InputError
 from ringfence.evaluation.names import full_name, is_ours, with_options
 from ringfence.evaluation.reading import LOGS, load_run
@@ -42,8 +34,6 @@ if TYPE_CHECKING:
     from ringfence.evaluation.running import Plan
     from ringfence.evaluation.watching import Count
 
-# Seconds between two lines of progress where no terminal shows a moving one.
-_PAUSE = 5.0
 _MOST_FAILURES = 10
 
 
@@ -228,42 +218,16 @@ def _failure(record: Record) -> dict[str, Any]:
 
 @contextmanager
 def _progress() -> Iterator[Callable[[Count], None]]:
-    """Shows how far it is: a bar in a terminal, now and then a line elsewhere."""
-    if not sys.stderr.isatty():
-        yield _Lines()
-        return
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=terminal.console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("opening", total=None)
+    """Shows how far it is; the clock starts with the first task, what comes before is opening."""
+    progress = Progress()
+    task = ""
 
-        def changed(count: Count) -> None:
-            failed = f" · {count.failed} failed" if count.failed else ""
-            words = one_line(count.task) + failed
-            progress.update(bar, description=words, total=count.total, completed=count.done)
+    def changed(count: Count) -> None:
+        nonlocal task
+        if count.task != task:
+            task = count.task
+            progress.begin(count.done, task)
+        progress.show(count.done, count.total, f", {count.failed} failed" if count.failed else "")
 
-        yield changed
-
-
-class _Lines:
-    """Progress as lines, one every few seconds."""
-
-    def __init__(self) -> None:
-        self._began = self._shown = 0.0
-
-    def __call__(self, count: Count) -> None:
-        now = time.monotonic()
-        if not self._began:  # the first task begins; what came before was opening
-            self._began = self._shown = now
-        if now - self._shown < _PAUSE or not count.now:
-            return
-        self._shown = now
-        left = (count.total - count.done) * (now - self._began) / count.now
-        failed = f", {count.failed} failed" if count.failed else ""
-        say(f"{count.task}: {count.done} of {count.total}{failed}  ETA {left:.0f} s")
+    yield changed
+    progress.end()

@@ -6,7 +6,6 @@ import asyncio
 import json
 import shlex
 import sys
-import time
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +15,8 @@ import typer
 
 from ringfence.commandline import terminal
 from ringfence.commandline.failures import INTERRUPTED, say
+from ringfence.commandline.progress import Progress
 from ringfence.training.pairs import FORMAT, MANIFEST, Folder, Sampled, pairs
-
-# Seconds between two lines of progress.
-_PAUSE = 5.0
 
 
 @dataclass(kw_only=True)
@@ -85,18 +82,15 @@ class Job:
         spec = f"hf:{self.model}" if Path(self.model).is_dir() else self.model
         options = {} if self.adapter is None else {"adapter": self.adapter}
         engine = await open_engine(spec, **options)
-        began = shown = time.monotonic()
-        start = self.finished
+        progress = Progress()
+        progress.begin(self.finished)
         try:
-            numbers = pairs(engine, folder, sampled, start, concurrency=self.concurrency)
+            numbers = pairs(engine, folder, sampled, self.finished, concurrency=self.concurrency)
             async with aclosing(numbers):
                 async for number in numbers:
                     self.finished = number
-                    now = time.monotonic()
-                    if now - shown >= _PAUSE:
-                        shown = now
-                        left = (self.total - number) * (now - began) / (number - start)
-                        say(f"{number} of {self.total} cases  ETA {left:.0f} s")
+                    progress.show(number, self.total)
+            progress.end()
         finally:
             await engine.aclose()
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, closing
@@ -15,19 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.style import Style
 from rich.text import Text
 
 from ringfence.commandline import terminal
 from ringfence.commandline.failures import say
+from ringfence.commandline.progress import Progress
 from ringfence.commandline.workplace import Workplace, opened
 from ringfence.configuration import Settings
 from ringfence.decoding import complete
@@ -42,8 +34,6 @@ from ringfence.synthesis.run import Job, synthesize, synthesize_with
 from ringfence.synthesis.writing import Folder
 
 SPLITS = ("train", "eval", "both")
-# Seconds between two lines of progress where no terminal shows a moving one.
-_PAUSE = 5.0
 # From the highest ring down; the last one for all that follow.
 _COLOURS = ("red", "dark_orange", "yellow3", "green4", "dodger_blue2", "medium_purple")
 
@@ -180,39 +170,16 @@ async def _told(
     places: AsyncGenerator[int, None], done: int, total: int
 ) -> AsyncGenerator[int, None]:
     """Tell how far it is: making, then writing, which counts from the start again."""
-    if sys.stderr.isatty():
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("ETA"),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=terminal.console(stderr=True), transient=True) as progress:
-            making = progress.add_task("making", total=total, completed=done)
-            writing = progress.add_task("writing", total=total, visible=False)
-            task, before = making, done
-            async for number in places:
-                if number <= before:
-                    task = writing
-                    progress.update(writing, visible=True)
-                before = number
-                progress.update(task, completed=number)
-                yield number
-        return
-    began = shown = time.monotonic()
-    before, start, what = done, done, "making"
+    progress = Progress()
+    progress.begin(done, "making")
+    before = done
     async for number in places:
-        now = time.monotonic()
         if number <= before:
-            what, began, start = "writing", now, 0
+            progress.begin(0, "writing")
         before = number
-        if now - shown >= _PAUSE and number > start:
-            speed = (number - start) / max(now - began, 1e-9)
-            say(f"{what}: {number} of {total}  ETA {(total - number) / speed:.0f} s")
-            shown = now
+        progress.show(number, total)
         yield number
+    progress.end()
 
 
 def told(summary: dict[str, Any], out: Path, *, as_json: bool) -> None:
