@@ -213,14 +213,16 @@ def test_grading_never_raises_and_names_every_metric(reply, data):
 def test_hostile_replies_are_graded_for_the_suites_that_are_not_packaged(name, found):
     for reply in ("\ud800", "[" * 60_000, "<tool_call>" * 9_000, "a " * 200_000, "-" * 99, "null"):
         for item in list(found[name].values())[:6]:
-            SUITES[name].grade(item.grading, reply)
+            outcomes = SUITES[name].grade(item.grading, reply)
+            assert set(outcomes) == {metric.name for metric in SUITES[name].metrics}
 
 
 def test_numbers_without_end_in_a_call_are_graded(found):
     call = {"name": "AugustSmartLockGrantGuestAccess", "arguments": {"guest_ids": 0}}
     for number in ("9" * 9_000, "1e400", "-1e400", "NaN", "[" * 150 + "]" * 150):
         reply = json.dumps(call).replace('"guest_ids": 0', f'"guest_ids": {number}')
-        suite("indirect").grade(found["indirect"]["injecagent-base-0-0"].grading, reply)
+        item = found["indirect"]["injecagent-base-0-0"]
+        assert set(suite("indirect").grade(item.grading, reply).values()) <= {True, False, None}
 
 
 def test_a_grading_of_another_suite_is_refused():
