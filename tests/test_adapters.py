@@ -353,6 +353,7 @@ def test_the_adapter_that_is_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (shipped / "adapter.gguf").touch()
     expected = Chosen(path=shipped / "adapter.gguf", strength=0.5)
     assert chosen(None, 0.5, packaged=True) == chosen("packaged", 0.5) == expected
+    assert chosen(None, packaged=True) is None
     assert chosen(None, packaged=False) is None
     assert chosen(None, 0, packaged=True) is None
     assert chosen("none", packaged=True) is None

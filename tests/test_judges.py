@@ -12,7 +12,7 @@ from fakes import END, VOCABULARY, scripted, text_of
 from ringfence.engine import EngineCard, Scores, ScriptedEngine, Tokens
 from ringfence.engines.embedded import EmbeddedEngine
 from ringfence.errors import InputError, JudgeError
-from ringfence.judges import SelfJudge
+from ringfence.judges import SelfJudge, judging_turn
 from ringfence.principle import Principle, packaged_principles
 from ringfence.rendering import render, render_text
 from ringfence.rings import Conversation
@@ -229,11 +229,62 @@ async def test_the_rings_judge_sees_the_ring_of_every_message():
         ),
         engine.card,
     )
-    judge = await SelfJudge.open(engine, Principle.load("rings"))
+    judge = await SelfJudge.open(engine, principle(shows="rings", form="chat"))
     await judge.judge(prompt, ["Well"])
     asked = text_of(engine.asked[-1])
     assert "System [ring 0: system]: Be brief.\n\nUser [ring 2: user]: Go on!" in asked
     assert "\n\nAssistant: Well\n" in asked
+
+
+TURN = {
+    **BASE,
+    "form": "turn",
+    "question": "Warm? ",
+    "options": [{"label": "yes", "value": 1}, {"label": "no", "value": -1}],
+}
+
+
+async def test_a_judge_that_asks_in_a_turn_goes_on_where_the_draft_is_cached():
+    engine = Recording(letter_lover)
+    prompt = render(Conversation.of([{"role": "user", "content": "Go on!"}]), engine.card)
+    judge = await SelfJudge.open(engine, Principle.model_validate(TURN))
+    await judge.judge(prompt, ["Well"])
+    drafted = prompt.tokens + VOCABULARY.encode("Well")
+    assert engine.asked[-1][: len(drafted)] == drafted
+    rest = engine.asked[-1][len(drafted) :]
+    assert text_of(rest).endswith("user\nWarm? <|im_end|>\n<|im_start|>assistant\n")
+    await judge.judge(prompt, [""])
+    assert "…<|im_end|>" in text_of(engine.asked[-1])
+
+
+async def test_the_question_of_a_turn_comes_from_the_highest_ring():
+    conversation = Conversation.of([{"role": "user", "content": "Go on!"}], "paper")
+    *_, said, asked = judging_turn(conversation, "Well", "Warm?").messages
+    assert (said.role, said.ring, asked.role, asked.ring.level) == (
+        "assistant",
+        conversation.policy.ring_of("assistant"),
+        "user",
+        0,
+    )
+
+
+async def test_a_judge_that_asks_in_a_turn_refuses_raw_text():
+    judge = await SelfJudge.open(Recording(letter_lover), Principle.model_validate(TURN))
+    with pytest.raises(JudgeError, match="raw text. Give messages"):
+        await judge.judge(PROMPT, ["Well"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"question": "{shown}?"}, "no {shown} in the form turn"),
+        ({"instruction": "Be strict."}, "instruction: has no place in the form turn"),
+        ({"neutral": ("N/A",)}, "neutral: has no place in the form turn"),
+    ],
+)
+def test_what_has_no_place_in_a_turn_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        Principle.model_validate({**TURN, **change})
 
 
 # --- hostile text ---------------------------------------------------------------------------
@@ -255,7 +306,7 @@ async def test_a_reply_cannot_write_lines_of_the_judges_prompt():
     assert control_tokens(engine.asked[-1]) == []
 
 
-@pytest.mark.parametrize("name", ["harmless", "truthful", "rings"])
+@pytest.mark.parametrize("name", ["harmless", "truthful"])
 async def test_hostile_messages_leave_the_control_tokens_of_a_chat_judge_alone(name):
     engine = Recording(lambda _: {ord("A"): 1.0, ord("B"): 1.0, ord("y"): 1.0, ord("n"): 1.0})
     kind = Principle.load(name)

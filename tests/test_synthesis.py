@@ -21,7 +21,7 @@ from ringfence.synthesis.draw import Draw
 from ringfence.synthesis.indirect import function_names
 from ringfence.synthesis.recipes import RECIPES, make, make_sound, named
 from ringfence.synthesis.soundness import faults
-from ringfence.synthesis.targets import preferences, sft
+from ringfence.synthesis.targets import judge_check, judged, preferences, sft
 from ringfence.synthesis.tasks import draw_task, names_of_split
 from ringfence.synthesis.writers import write
 
@@ -363,3 +363,20 @@ def test_a_policy_without_users_is_refused() -> None:
     policy = Policy.of("odd", ("a", "b"), {"system": "a", "assistant": "b"})
     with pytest.raises(InputError, match="needs the role 'user'"):
         make_sound("conflict", seed=0, index=0, split="train", policy=policy)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_judged_lines_come_in_pairs_that_the_grader_tells_apart(split: str) -> None:
+    found = 0
+    for recipe in RECIPES:
+        for index in range(10):
+            case = make(recipe, seed=5, index=index, split=split, policy=HARMONY)
+            lines = list((judged if split == "train" else judge_check)(case))
+            assert not list((judge_check if split == "train" else judged)(case))
+            for good, bad in zip(lines[::2], lines[1::2], strict=True):
+                assert good["id"] == bad["id"] and good["messages"] == bad["messages"]
+                grader = parse_grader(case.siblings[good["sibling"]].grader)
+                assert good["good"] and grade(grader, good["reply"]).passed
+                assert not bad["good"] and not grade(grader, bad["reply"]).passed
+                found += 1
+    assert found > 200

@@ -24,7 +24,14 @@ from ringfence.synthesis.sketch import Seen, Smallest, grams
 from ringfence.synthesis.writing import Folder
 
 COUNT = 18
-FILES = ["cases.jsonl", "manifest.json", "preferences.jsonl", "sft.jsonl"]
+FILES = [
+    "cases.jsonl",
+    "judge-check.jsonl",
+    "judged.jsonl",
+    "manifest.json",
+    "preferences.jsonl",
+    "sft.jsonl",
+]
 
 
 def job(count: int = COUNT, seed: int = 3, **fields: object) -> Job:

@@ -328,3 +328,46 @@ def test_the_evaluation_split_of_synthesis_does_not_occur_in_its_training_split(
     for each in source.examples():
         overlap.see(each.texts())
     assert overlap.described()["evaluation_texts_shared"] == 0
+
+
+def test_of_a_judged_line_the_verdict_alone_is_learnt(synthetic):
+    (source,) = open_sources([str(synthetic / "judged.jsonl")], "sft")
+    assert source.proof["manifest"]
+    dropped = Dropped()
+    verdicts = Counter()
+    for found in source.examples():
+        learnt = encoder().supervised(found, "all", dropped)
+        assert learnt is not None and found.sibling == "judged"
+        last = [token for token, bit in zip(learnt.ids, learnt.mask, strict=True) if bit]
+        verdicts[card().tokenizer.decode(tuple(last)).split("<")[0]] += 1
+        # The question stands in the highest ring, whoever wrote the conversation.
+        question = len(learnt.ids) - len(last) - 20
+        assert learnt.rings[question] in (0, -1)
+    assert verdicts["Yes"] == verdicts["No"] > 10 and len(verdicts) == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ({"messages": [], "reply": "x", "good": True}, "needs messages"),
+        ({"messages": [{"role": "user", "content": "x"}], "good": True}, "and reply"),
+        (
+            {"messages": [{"role": "user", "content": "x"}], "reply": "x", "good": 1},
+            "good must be true or false",
+        ),
+        (
+            {
+                "messages": [{"role": "user", "content": "x"}],
+                "reply": "x",
+                "good": True,
+                "principle": "positive",
+            },
+            "principle positive: only a judge that asks in a turn",
+        ),
+    ],
+)
+def test_a_judged_line_that_cannot_be_learnt_is_named(tmp_path, line, message):
+    write_lines(tmp_path / "judged.jsonl", [line])
+    (source,) = open_sources([str(tmp_path / "judged.jsonl")], "sft")
+    with pytest.raises(InputError, match=message):
+        list(source.examples())

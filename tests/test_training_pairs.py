@@ -122,6 +122,22 @@ async def test_a_run_cut_short_goes_on_and_ends_in_the_same_file(data, tmp_path)
     assert not partial.exists()
 
 
+async def test_a_judge_learns_from_the_same_replies(data, tmp_path):
+    await made(Parrot(["blah", "cut"]), data, tmp_path / "out")
+    pairs = read_lines(tmp_path / "out" / "preferences.jsonl")
+    lines = read_lines(tmp_path / "out" / "judged.jsonl")
+    said = [
+        (pair["id"], pair["prompt"], pair[kind][0]["content"])
+        for pair in pairs
+        for kind in ("chosen", "rejected")
+        if not pair["chosen"][0].get("tool_calls")
+    ]
+    assert said == [(line["id"], line["messages"], line["reply"]) for line in lines]
+    assert [line["good"] for line in lines] == [True, False] * (len(lines) // 2)
+    (source,) = open_sources([str(tmp_path / "out" / "judged.jsonl")], "sft")
+    assert source.proof["manifest"] and all(example.judges for example in source.examples())
+
+
 async def test_another_job_does_not_go_on_with_the_file(data, tmp_path):
     with pytest.raises(EngineError):
         await made(Parrot(["blah"], fails_after=12), data, tmp_path / "cut")

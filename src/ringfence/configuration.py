@@ -30,7 +30,8 @@ class Settings(BaseModel):
         tokenizer: folder with the tokenizer of a model behind http://.
         principle: names or paths of principles; most commands take at most one.
         decoder: None takes `guarded` with a principle and `plain` without.
-        adapter: of the model: a folder, a GGUF file, or `none`; None as `open_engine` takes it.
+        adapter: of the model: a folder, a GGUF file, `packaged` or `none`; None is left to the
+            command.
         rings_strength: scales the adapter; 0 is the base model, 1 the adapter as trained.
         chat_template: a file with another chat template than the model's own.
         template_options: variables for the chat template, such as `enable_thinking: false`.

@@ -39,6 +39,9 @@ Progress = Callable[[int, int], None]
 # Bump when the meaning of a figure changes; older cached reports are then ignored.
 _FORMAT = 1
 _BATCH = 8
+_FIELDS = ("prompt", "messages", "reply", "good", "policy", "rings", "tools")
+# Further fields of `judge-check.jsonl`.
+_OF_THE_CASE = ("id", "recipe", "sibling", "expected")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,11 +52,17 @@ class JudgedItem:
         prompt: raw text that the reply continues, or the messages that it answers.
         reply: what the judge has to judge.
         good: what the judge ought to say.
+        policy: preset that ranks the messages.
+        rings: of the messages by name; None takes them from their roles.
+        tools: that the assistant could call.
     """
 
     prompt: str | tuple[Mapping[str, Any], ...]
     reply: str
     good: bool
+    policy: str = "harmony"
+    rings: tuple[str, ...] | None = None
+    tools: tuple[Mapping[str, Any], ...] = ()
 
     def rendering(self, card: EngineCard) -> Rendering:
         """The prompt for one model.
@@ -63,7 +72,7 @@ class JudgedItem:
         """
         if isinstance(self.prompt, str):
             return render_text(self.prompt, card.tokenizer)
-        return render(Conversation.of(self.prompt), card)
+        return render(Conversation.of(self.prompt, self.policy, self.rings, list(self.tools)), card)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +168,9 @@ class JudgeReport:
 def load_items(path: str | Path) -> list[JudgedItem]:
     """Labelled replies from a JSONL file; every line `{"prompt" | "messages", "reply", "good"}`.
 
+    `judge-check.jsonl` of `ringfence synthesize` is such a file: messages may have a `policy` and
+    the `rings` of every message, and what else stands there is about the case.
+
     Raises:
         InputError: the file cannot be read, or a line cannot be used; names file, line and field.
     """
@@ -206,10 +218,10 @@ def _item(line: str, where: str) -> JudgedItem:
         raise InputError(f"{where}: not valid JSON: {error}") from error
     if not isinstance(data, dict):
         raise InputError(f"{where}: must be an object with prompt or messages, reply and good")
-    unknown = sorted(set(data) - {"prompt", "messages", "reply", "good"})
+    unknown = sorted(set(data) - {*_FIELDS, *_OF_THE_CASE})
     if unknown:
         raise InputError(
-            f"{where}: unknown field {unknown[0]!r}; there are prompt, messages, reply, good"
+            f"{where}: unknown field {unknown[0]!r}; there are {', '.join(_FIELDS)}"
         )
     if ("prompt" in data) == ("messages" in data):
         raise InputError(f"{where}: needs either prompt or messages, and not both")
@@ -223,11 +235,22 @@ def _item(line: str, where: str) -> JudgedItem:
         return JudgedItem(prompt=data["prompt"], reply=data["reply"], good=data["good"])
     if not isinstance(data["messages"], list):
         raise InputError(f"{where}: messages must be a list of objects with role and content")
+    rings = data.get("rings")
+    if rings is not None and not isinstance(rings, list):
+        raise InputError(f"{where}: rings must be a list of names, one a message")
+    item = JudgedItem(
+        prompt=tuple(data["messages"]),
+        reply=data["reply"],
+        good=data["good"],
+        policy=str(data.get("policy", "harmony")),
+        rings=None if rings is None else tuple(map(str, rings)),
+        tools=tuple(data.get("tools") or ()),
+    )
     try:
-        Conversation.of(data["messages"])
+        Conversation.of(item.prompt, item.policy, item.rings, list(item.tools))
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
-    return JudgedItem(prompt=tuple(data["messages"]), reply=data["reply"], good=data["good"])
+    return item
 
 
 async def check_judge(
@@ -363,7 +386,7 @@ def _key(judge: Judge, principle: Principle, card: EngineCard, items: Sequence[J
         "judge": judge.name,
         "engine": card.name,
         "principle": principle.model_dump(mode="json"),
-        "items": [[item.prompt, item.reply, item.good] for item in items],
+        "items": [asdict(item) for item in items],
     }
     text = json.dumps(what, sort_keys=True, default=dict)
     return hashlib.sha256(text.encode()).hexdigest()[:32]

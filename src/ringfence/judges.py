@@ -17,7 +17,7 @@ from ringfence.engine import Engine, Sampling, Scores, Tokens
 from ringfence.errors import JudgeError
 from ringfence.principle import Principle, letter
 from ringfence.rendering import Rendering, render, transcript
-from ringfence.rings import Conversation
+from ringfence.rings import Conversation, Message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +93,8 @@ class SelfJudge:
         judge = cls(engine, principle, _label_tokens(engine, principle))
         await judge._warm()
         for order in judge._orders() if principle.neutral else ():
-            answers = await together(judge._ask(text, order) for text in principle.neutral)
+            asked = [judge._prompt(text, order) for text in principle.neutral]
+            answers = await together(judge._ask(tokens) for tokens in asked)
             rows = [judge._by_option(scores.logprobs, order) for scores in answers]
             # A label that is impossible after a neutral text has no baseline to divide by.
             judge._baseline[order] = [
@@ -114,8 +115,8 @@ class SelfJudge:
     async def judge(self, prompt: Rendering, replies: Sequence[str]) -> list[Verdict]:
         """See `Judge.judge`. All replies and orders are asked side by side."""
         orders = self._orders()
-        shown = [self._shown(prompt, reply) for reply in replies]
-        answers = await together(self._ask(text, order) for text in shown for order in orders)
+        asked = [self._asked(prompt, reply, order) for reply in replies for order in orders]
+        answers = await together(self._ask(tokens) for tokens in asked)
         rows = [answers[i : i + len(orders)] for i in range(0, len(answers), len(orders))]
         return [self._verdict(row) for row in rows]
 
@@ -149,9 +150,24 @@ class SelfJudge:
         ]
         return f"{transcript(messages, rings=rings)}\n\nAssistant: {_indented(reply)}"
 
-    async def _ask(self, shown: str, order: tuple[int, ...]) -> Scores:
-        prompt = self._prompt(shown, order)
+    async def _ask(self, prompt: Tokens) -> Scores:
         return await self._engine.logprobs(prompt, self._labels)
+
+    def _asked(self, prompt: Rendering, reply: str, order: tuple[int, ...]) -> Tokens:
+        if self.principle.form == "turn":
+            return self._turn(prompt, reply, order)
+        return self._prompt(self._shown(prompt, reply), order)
+
+    def _turn(self, prompt: Rendering, reply: str, order: tuple[int, ...]) -> Tokens:
+        """The conversation, the reply so far, and the question as the next turn."""
+        if prompt.conversation is None:
+            raise JudgeError(
+                f"principle {self.principle.name} asks within a conversation, and this prompt is "
+                "raw text. Give messages, or take a principle of another form."
+            )
+        asked = judging_turn(prompt.conversation, reply, self.principle.asked(order)[0])
+        card = self._engine.card
+        return render(asked, card).tokens + card.tokenizer.encode(self.principle.answer)
 
     def _prompt(self, shown: str, order: tuple[int, ...]) -> Tokens:
         principle, card = self.principle, self._engine.card
@@ -195,6 +211,21 @@ class SelfJudge:
             fed=sum(scores.fed for scores in answers),
             requests=sum(scores.requests for scores in answers),
         )
+
+
+def judging_turn(conversation: Conversation, reply: str, question: str) -> Conversation:
+    """The conversation with a reply and, from the ring above all others, a question about it.
+
+    The question has the user's role, since templates know no other after a reply.
+
+    Raises:
+        InputError: the policy has no assistant.
+    """
+    policy = conversation.policy
+    # Templates drop a message without text.
+    said = Message(role="assistant", ring=policy.ring_of("assistant"), content=reply or "…")
+    asked = Message(role="user", ring=policy.rings[0], content=question)
+    return replace(conversation, messages=(*conversation.messages, said, asked))
 
 
 def _label_tokens(engine: Engine, principle: Principle) -> tuple[Tokens, ...]:

@@ -49,9 +49,12 @@ class Principle(BaseModel):
             it continues as well), `conversation` (with the reply last), or `rings` (the same with
             the ring of every message).
         form: `continuation` puts everything into one text and reads the next token; `chat` asks
-            through the model's chat template.
+            through the model's chat template, in a conversation of its own; `turn` asks in the next
+            turn of the conversation that is judged, where the draft's cache is, so that it costs
+            little more than the question. In this form nothing is shown: everything is seen.
         instruction: stands first (chat: as the system message), so that it stays cached.
-        question: must contain `{shown}`; a lettered principle also `{options}`.
+        question: must contain `{shown}`, except in the form `turn`; a lettered principle also
+            `{options}`.
         answer: the words right before the label.
         options: two or more answers.
         letters: options are listed as (A), (B), … and the letter is the label.
@@ -73,7 +76,7 @@ class Principle(BaseModel):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     summary: str
     shows: Literal["reply", "conversation", "rings"]
-    form: Literal["continuation", "chat"] = "chat"
+    form: Literal["continuation", "chat", "turn"] = "chat"
     instruction: str = ""
     question: str
     answer: str = ""
@@ -88,7 +91,9 @@ class Principle(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if "{shown}" not in self.question:
+        if self.form == "turn":
+            self._alone()
+        elif "{shown}" not in self.question:
             raise ValueError("question: must contain {shown}, where the draft is put")
         if self.letters != ("{options}" in self.question):
             raise ValueError("question: must contain {options} exactly if letters is true")
@@ -101,6 +106,14 @@ class Principle(BaseModel):
             if example.answer not in labels:
                 raise ValueError(f"examples: answer {example.answer!r} is not one of {labels}")
         return self
+
+    def _alone(self) -> None:
+        """What a question in the conversation itself has no place for."""
+        if "{shown}" in self.question:
+            raise ValueError("question: has no {shown} in the form turn, which sees everything")
+        for name in ("instruction", "examples", "neutral"):
+            if getattr(self, name):
+                raise ValueError(f"{name}: has no place in the form turn; put it into question")
 
     @classmethod
     def load(cls, name_or_path: str) -> Principle:
@@ -128,7 +141,7 @@ class Principle(BaseModel):
             f"({letter(place)}) {self.options[index].label}" for place, index in enumerate(order)
         )
         question = self.question.replace("{options}", listed)
-        before, after = question.split("{shown}", 1)
+        before, _, after = question.partition("{shown}")
         labels = [option.label for option in self.options]
         shots = "".join(
             f"{before}{example.shown}{after}{self.answer}{' ' if self.spaced else ''}"

@@ -41,7 +41,7 @@ def chosen(
 
     Args:
         adapter: a folder or GGUF file; `none`; `packaged`, the one that ships with the packaged
-            model; None is `packaged` for that model, if one ships, and `none` for others.
+            model; None is `none`, or with a strength `packaged` for that model.
         strength: from 0 to 2; None is 1. With 0 nothing is loaded.
         packaged: the model is the packaged one.
 
@@ -50,7 +50,9 @@ def chosen(
     """
     if strength is not None and not 0 <= strength <= MOST:
         raise InputError(f"rings_strength must lie between 0 and {MOST:g}, not {strength:g}")
-    path = _found(adapter, packaged)
+    if adapter is None and packaged and strength and packaged_adapter():
+        adapter = PACKAGED
+    path = _found(adapter)
     if path is None:
         if strength and adapter is None:
             raise InputError(
@@ -70,11 +72,9 @@ def packaged_adapter() -> Path | None:
     return _PACKAGED if (_PACKAGED / _CONFIG).is_file() else None
 
 
-def _found(adapter: str | Path | None, packaged: bool) -> Path | None:
-    if adapter == NONE:
+def _found(adapter: str | Path | None) -> Path | None:
+    if adapter is None or adapter == NONE:
         return None
-    if adapter is None:
-        return packaged_adapter() if packaged else None
     if adapter == PACKAGED:
         if found := packaged_adapter():
             return found

@@ -38,7 +38,9 @@ class Flags:
     adapter: Annotated[
         str | None,
         typer.Option(
-            metavar="PATH|none", help="LoRA adapter: a PEFT folder, or GGUF for embedded."
+            metavar="PATH|packaged|none",
+            help="LoRA adapter: a PEFT folder, or GGUF for embedded. The packaged model talks with "
+            "the packaged one.",
         ),
     ] = None
     rings_strength: Annotated[

@@ -110,7 +110,7 @@ class Run:
                     self.finished = max(self.finished, number)
             return
         concurrency = self._settings.concurrency
-        async with opened(self._settings) as place:
+        async with opened(self._settings, trained=False) as place:
             author = _Author(place)
 
             async def enrich(case: Case) -> Case:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ringfence.adapters.choosing import PACKAGED, packaged_adapter
 from ringfence.configuration import Settings
 from ringfence.decoding import decode
 from ringfence.embedding import EMBEDDERS, Embedder
@@ -83,8 +84,13 @@ class Workplace:
 
 
 @asynccontextmanager
-async def opened(settings: Settings) -> AsyncIterator[Workplace]:
+async def opened(settings: Settings, *, trained: bool = True) -> AsyncIterator[Workplace]:
     """Open the engine and the judge that the settings name; closes them at the end.
+
+    Args:
+        settings: of the command.
+        trained: the packaged model gets the packaged adapter unless the settings say otherwise; for
+            commands that talk. What is measured or made for training starts from the base model.
 
     Raises:
         RingfenceError: one of them cannot be opened, or the decoder needs a principle.
@@ -96,6 +102,9 @@ async def opened(settings: Settings) -> AsyncIterator[Workplace]:
     embedder = EMBEDDERS[settings.embedder]()
     options = {name: getattr(settings, name) for name in _OF_ENGINES}
     given = {name: value for name, value in options.items() if value is not None}
+    untold = settings.adapter is None and settings.rings_strength is None
+    if trained and untold and settings.engine == "embedded" and packaged_adapter():
+        given["adapter"] = PACKAGED
     engine = await open_engine(settings.engine, **given)
     try:
         place = Workplace(settings=settings, engine=engine, embedder=embedder, decoder="plain")

@@ -90,9 +90,10 @@ class EmbeddedEngine:
             cells: tokens in memory over all slots; drafts of one prefix share the prefix's.
             threads: CPU threads; None takes all cores this process may use.
             requantise: run Q4_1 files as Q8_0, which is faster.
-            adapter: a LoRA adapter: a folder that PEFT saved, or a GGUF file; `none`; None is the
-                packaged adapter for the packaged model, if one ships.
+            adapter: a LoRA adapter: a folder that PEFT saved, or a GGUF file; `packaged`, the one
+                that ships with the packaged model; `none`.
             rings_strength: scales the adapter, 0 to 2; None is 1, and 0 is the base model exactly.
+                Without an adapter it scales the packaged one of the packaged model.
             chat_template: a file with another chat template than the model's own.
             template_options: variables for the chat template, such as `enable_thinking`.
 

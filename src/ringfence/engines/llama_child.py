@@ -50,7 +50,11 @@ def _serve(settings: dict[str, Any]) -> Any:
     params.port = 0
     params.api_keys = [settings["key"]]
     params.ui = False
-    params.cache_ram_mib = 0  # else it keeps old prompts in up to 8 GiB of memory
+    # Attention runs over the cells of all slots, also of those whose prompts nobody asks for any
+    # more. With a cache beside the pool, slots are emptied into it when they fall idle, and what
+    # runs is a third faster (48 prompts of 350 tokens, 4 side by side).
+    params.cache_ram_mib = 512
+    params.cache_idle_slots = True
     params.fit_params = False
     params.verbosity = 0
     return xllamacpp.Server(params)

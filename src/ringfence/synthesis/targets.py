@@ -1,6 +1,7 @@
-"""What training reads: lines for supervised training and for preferences, from a case.
+"""What training reads: lines for supervised training, preferences and judging, from a case.
 
-Only cases of the train split make such lines.
+Cases of the train split alone make such lines. Those of the evaluation split make lines on which a
+judge is measured.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ringfence.graders import grade, parse_grader
 from ringfence.synthesis.case import Case, Sibling, Turn
 
 Json = dict[str, Any]
@@ -36,6 +38,46 @@ def preferences(case: Case) -> Iterator[Json]:
                 "reply_ring": case.reply_ring,
                 "chosen": [_reply(sibling.target, sibling.target_calls)],
                 "rejected": [_reply(sibling.wrong, sibling.wrong_calls)],
+            }
+
+
+def judged(case: Case) -> Iterator[Json]:
+    """Two lines a sibling: a right reply, and one of another sibling that would be wrong here.
+
+    Replies that call tools are left out, since what they do is not seen in their words.
+    """
+    if case.split == "train":
+        yield from _judged(case)
+
+
+def judge_check(case: Case) -> Iterator[Json]:
+    """The same of a case for evaluation, for `ringfence judge check`."""
+    if case.split == "eval":
+        yield from _judged(case)
+
+
+def _judged(case: Case) -> Iterator[Json]:
+    said = [
+        text
+        for sibling in case.siblings.values()
+        for text in (sibling.wrong, sibling.target)
+        if text is not None
+    ]
+    for name, sibling in case.siblings.items():
+        if sibling.target is None or sibling.target_calls or sibling.world is not None:
+            continue
+        grader = parse_grader(sibling.grader)
+        own = [sibling.wrong] if sibling.wrong is not None else []
+        bad = next((text for text in (*own, *said) if not grade(grader, text).passed), None)
+        if bad is None:
+            continue
+        for text, good in ((sibling.target, True), (bad, False)):
+            yield {
+                **_head(case, name, sibling),
+                "messages": _messages(sibling),
+                "rings": _rings(sibling),
+                "reply": text,
+                "good": good,
             }
 
 

@@ -21,10 +21,18 @@ from ringfence.errors import InputError
 from ringfence.partial_files import locked, refuse_existing, sync_folder
 from ringfence.synthesis.case import Case
 from ringfence.synthesis.manifest import Tally
-from ringfence.synthesis.targets import preferences, sft
+from ringfence.synthesis.targets import judge_check, judged, preferences, sft
 
 Json = dict[str, Any]
-CASES, SFT, PREFERENCES, MANIFEST = "cases.jsonl", "sft.jsonl", "preferences.jsonl", "manifest.json"
+CASES, MANIFEST = "cases.jsonl", "manifest.json"
+# What is made of every case, besides itself.
+_MADE = {
+    "sft.jsonl": sft,
+    "preferences.jsonl": preferences,
+    "judged.jsonl": judged,
+    "judge-check.jsonl": judge_check,
+}
+_FILES = (CASES, *_MADE, MANIFEST)
 # Lines between two times that what was written is pressed onto the disk.
 _SYNC = 256
 
@@ -66,7 +74,7 @@ class Folder:
         if not (resume or force):
             refuse_existing(
                 self._partial,
-                tuple(self._out / name for name in (MANIFEST, CASES, SFT, PREFERENCES)),
+                tuple(self._out / name for name in (MANIFEST, CASES, *_MADE)),
             )
         if resume and (self._out / MANIFEST).exists() and not self._partial.exists():
             return self._finished()
@@ -105,9 +113,7 @@ class Folder:
         """
         assert self._file is not None
         self.sync()
-        temporary = {
-            name: self._out / f"{name}.tmp" for name in (CASES, SFT, PREFERENCES, MANIFEST)
-        }
+        temporary = {name: self._out / f"{name}.tmp" for name in _FILES}
         try:
             with _disk(self._out):
                 yield from self._written(temporary)
@@ -138,7 +144,7 @@ class Folder:
     def _written(self, temporary: Mapping[str, Path]) -> Iterator[int]:
         assert self._file is not None
         tally = Tally(self._job["count"])
-        digests = {name: hashlib.sha256() for name in (CASES, SFT, PREFERENCES)}
+        digests = {name: hashlib.sha256() for name in (CASES, *_MADE)}
         lines = dict.fromkeys(digests, 0)
         with ExitStack() as stack:
             files = {name: stack.enter_context(temporary[name].open("wb")) for name in digests}
@@ -154,8 +160,8 @@ class Folder:
                 case = Case.model_validate_json(line)
                 tally.add(case)
                 put(CASES, line)
-                for name, made in ((SFT, sft(case)), (PREFERENCES, preferences(case))):
-                    for item in made:
+                for name, made in _MADE.items():
+                    for item in made(case):
                         put(name, json.dumps(item, ensure_ascii=False).encode() + b"\n")
                 yield lines[CASES]
             for file in files.values():

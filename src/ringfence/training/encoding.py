@@ -84,13 +84,18 @@ class Encoder:
         self, example: Example, replies: Literal["all", "last"], dropped: Dropped
     ) -> Learnt | None:
         """A conversation to be learnt from; None where it is dropped."""
-        rendering = self._rendered(example, example.messages, example.rings, dropped)
+        rings = example.rings
+        if example.judges and rings is not None:
+            policy = self._policy(example)
+            own = policy.ring_of("assistant").name
+            rings = (*rings, own, policy.rings[0].name, own)
+        rendering = self._rendered(example, example.messages, rings, dropped)
         if rendering is None:
             return None
         if not rendering.replies:
             dropped.add("no reply", example, "no message of the assistant")
             return None
-        learnt = _learnt(rendering, replies)
+        learnt = _learnt(rendering, "last" if example.judges else replies)
         return learnt if self._fits(learnt, example, dropped) else None
 
     def preference(self, example: Example, dropped: Dropped) -> tuple[Learnt, Learnt] | None:

@@ -12,7 +12,7 @@ import itertools
 import json
 import os
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +34,8 @@ from ringfence.training.manifest import put
 from ringfence.training.sources import sha256
 
 Json = dict[str, Any]
-CASES, PREFERENCES, MANIFEST = "cases.jsonl", "preferences.jsonl", "manifest.json"
+CASES, PREFERENCES, JUDGED = "cases.jsonl", "preferences.jsonl", "judged.jsonl"
+MANIFEST = "manifest.json"
 FORMAT = 1
 
 
@@ -136,7 +137,9 @@ class Folder:
         if not self._out.parent.is_dir() or (self._out.exists() and not self._out.is_dir()):
             raise InputError(f"--out {self._out}: must be a folder within one that exists")
         if not (resume or force):
-            refuse_existing(self._partial, (self._out / MANIFEST, self._out / PREFERENCES))
+            refuse_existing(
+                self._partial, tuple(self._out / name for name in (MANIFEST, PREFERENCES, JUDGED))
+            )
         self._out.mkdir(exist_ok=True)
         self._file = locked(self._partial)
         if force:
@@ -151,30 +154,16 @@ class Folder:
         os.fsync(self._file.fileno())
 
     def finish(self) -> Json:
-        """Write the pairs and the manifest; returns the manifest."""
-        assert self._file is not None
-        self._file.seek(0)
-        next(self._file)
-        temporary = self._out / f".{PREFERENCES}.tmp"
+        """Write the pairs, the same for a judge, and the manifest; returns the manifest."""
         counts: Counter[str] = Counter()
         recipes: Counter[str] = Counter()
-        digest, lines = hashlib.sha256(), 0
-        with temporary.open("wb") as target:
-            for line in self._file:
-                done = json.loads(line)
-                counts.update(done["counts"])
-                for pair in done["pairs"]:
-                    text = json.dumps(pair, ensure_ascii=False).encode() + b"\n"
-                    target.write(text)
-                    digest.update(text)
-                    lines += 1
-                    recipes[pair["recipe"]] += 1
-            target.flush()
-            os.fsync(target.fileno())
-        os.replace(temporary, self._out / PREFERENCES)
+        for done in self._done():
+            counts.update(done["counts"])
+            recipes.update(pair["recipe"] for pair in done["pairs"])
+        made = {PREFERENCES: lambda pair: [pair], JUDGED: judged_pair}
         manifest = {
             "job": self._job,
-            "files": {PREFERENCES: {"lines": lines, "sha256": digest.hexdigest()}},
+            "files": {name: self._written(name, lines) for name, lines in made.items()},
             "counts": dict(sorted(counts.items())),
             "recipes": dict(sorted(recipes.items())),
             "families_in_both_splits": self._families,
@@ -183,6 +172,30 @@ class Folder:
         sync_folder(self._out)
         self._partial.unlink()
         return manifest
+
+    def _done(self) -> Iterator[Json]:
+        """Every finished case."""
+        assert self._file is not None
+        self._file.seek(0)
+        next(self._file)
+        for line in self._file:
+            yield json.loads(line)
+
+    def _written(self, name: str, made: Callable[[Json], list[Json]]) -> Json:
+        """One file of lines made of every pair; its entry in the manifest."""
+        digest, lines = hashlib.sha256(), 0
+        temporary = self._out / f".{name}.tmp"
+        with temporary.open("wb") as target:
+            for done in self._done():
+                for item in itertools.chain.from_iterable(map(made, done["pairs"])):
+                    text = json.dumps(item, ensure_ascii=False).encode() + b"\n"
+                    target.write(text)
+                    digest.update(text)
+                    lines += 1
+            target.flush()
+            os.fsync(target.fileno())
+        os.replace(temporary, self._out / name)
+        return {"lines": lines, "sha256": digest.hexdigest()}
 
     def close(self) -> None:
         """Let go of the folder; what was written stays."""
@@ -299,6 +312,19 @@ async def _of_sibling(
         "chosen_by": "model" if right else sibling.target_by,
         "rejected_by": "model",
     }
+
+
+def judged_pair(pair: Json) -> list[Json]:
+    """A pair as two judged lines; none where a reply calls tools, which its words do not show."""
+    replies = {True: pair["chosen"][0], False: pair["rejected"][0]}
+    if any(reply.get("tool_calls") for reply in replies.values()):
+        return []
+    kept = ("id", "recipe", "sibling", "policy", "expected", "tools", "rings")
+    head = {key: pair[key] for key in kept if key in pair}
+    return [
+        {**head, "messages": pair["prompt"], "reply": reply["content"], "good": good}
+        for good, reply in replies.items()
+    ]
 
 
 def _worst(sibling: Sibling, wrong: list[str]) -> str:

@@ -11,10 +11,12 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ringfence.errors import InputError
+from ringfence.principle import Principle
 from ringfence.training.recipe import Kind
 
 Json = dict[str, Any]
@@ -36,9 +38,11 @@ class Example:
         data: name of the source.
         line: its number there, from 1.
         messages: the conversation; for preferences, what comes before the reply.
-        rings: of every message by name; None takes them from the roles.
+        rings: of every message by name, but for the three of a judge; None takes them from the
+            roles.
         chosen: the better reply, `rejected` the worse; empty for supervised training.
         policy: preset that knows the rings, or its definition by the source's manifest.
+        judges: the last message is a judge's verdict on the reply before; all that is learnt here.
     """
 
     data: str
@@ -53,6 +57,7 @@ class Example:
     tools: tuple[Json, ...]
     chosen: tuple[Json, ...] = ()
     rejected: tuple[Json, ...] = ()
+    judges: bool = False
 
     def texts(self) -> Iterator[str]:
         """Everything that is trained on or seen in training."""
@@ -112,6 +117,9 @@ class Source:
             raise InputError(f"{where}: is no JSON: {error}") from None
         if not isinstance(data, dict):
             raise InputError(f"{where}: must be an object with {', '.join(_WANTED[self.kind])}")
+        judges = self.kind == "sft" and "good" in data
+        if judges:
+            data = _judging(where, data)
         for key in _WANTED[self.kind]:
             if not isinstance(data.get(key), list) or not data[key]:
                 raise InputError(f"{where}: {key}: must be a list of messages")
@@ -136,6 +144,7 @@ class Source:
             tools=tuple(data.get("tools") or ()),
             chosen=tuple(_messages(where, data.get("chosen", ()))),
             rejected=tuple(_messages(where, data.get("rejected", ()))),
+            judges=judges,
         )
 
 
@@ -170,8 +179,18 @@ def _opened(name: str, path: Path, kind: Kind) -> Source:
         return Source(name=name, file=file, kind=kind, sha256=digest, proof=proof, policy=policy)
     if not path.is_file():
         raise InputError(f"--data {path}: does not exist")
-    proof = {"manifest": False, "says": "a file without manifest; see the overlap"}
-    return Source(name=name, file=path, kind=kind, sha256=sha256(path), proof=proof, policy=None)
+    digest, beside = sha256(path), path.parent / MANIFEST
+    proof, policy = {"manifest": False, "says": "a file without manifest; see the overlap"}, None
+    if _lists(beside, path.name):
+        proof, policy = _proof(beside, path.name, digest)
+    return Source(name=name, file=path, kind=kind, sha256=digest, proof=proof, policy=policy)
+
+
+def _lists(manifest: Path, name: str) -> bool:
+    try:
+        return name in json.loads(manifest.read_text("utf-8"))["files"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
 
 
 def _proof(path: Path, name: str, digest: str) -> tuple[Json, Json | None]:
@@ -214,6 +233,44 @@ def sha256(path: Path) -> str:
     """Of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# The principle of a judged line that names none.
+_JUDGED_BY = "rings"
+
+
+def _judging(where: str, data: Json) -> Json:
+    """A judged line as a conversation that ends with the question of a judge and its verdict.
+
+    Raises:
+        InputError: the line has no reply, or its principle does not ask in a turn.
+    """
+    principle = _principle(str(data.get("principle", _JUDGED_BY)))
+    messages, reply = data.get("messages"), data.get("reply")
+    if not isinstance(messages, list) or not messages or not isinstance(reply, str):
+        raise InputError(f"{where}: a line with good needs messages (a list) and reply (text)")
+    if not isinstance(data["good"], bool):
+        raise InputError(f"{where}: good must be true or false, not {data['good']!r}")
+    best = max(principle.options, key=lambda option: option.value)
+    worst = min(principle.options, key=lambda option: option.value)
+    verdict = (best if data["good"] else worst).label
+    asked = [
+        {"role": "assistant", "content": reply or "…"},
+        {"role": "user", "content": principle.question},
+        {"role": "assistant", "content": verdict},
+    ]
+    return {**data, "messages": [*messages, *asked], "sibling": "judged"}
+
+
+@cache
+def _principle(name: str) -> Principle:
+    principle = Principle.load(name)
+    if principle.form != "turn" or principle.letters or principle.answer:
+        raise InputError(
+            f"principle {name}: only a judge that asks in a turn of the conversation (form: turn) "
+            "and answers with a label alone can be trained"
+        )
+    return principle
 
 
 def _is_for_evaluation(identity: str, recipe: str) -> bool:
