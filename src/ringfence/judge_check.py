@@ -220,9 +220,7 @@ def _item(line: str, where: str) -> JudgedItem:
         raise InputError(f"{where}: must be an object with prompt or messages, reply and good")
     unknown = sorted(set(data) - {*_FIELDS, *_OF_THE_CASE})
     if unknown:
-        raise InputError(
-            f"{where}: unknown field {unknown[0]!r}; there are {', '.join(_FIELDS)}"
-        )
+        raise InputError(f"{where}: unknown field {unknown[0]!r}; there are {', '.join(_FIELDS)}")
     if ("prompt" in data) == ("messages" in data):
         raise InputError(f"{where}: needs either prompt or messages, and not both")
     if not isinstance(data.get("good"), bool):

@@ -1,11 +1,13 @@
-"""Files that are written in part and finished later. Knows nothing of what stands in them."""
+"""Files that are written in part and finished later. Knows nothing of what their lines say."""
 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from ringfence.errors import InputError
 
@@ -52,3 +54,129 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+class PartialLines:
+    """Lines of JSON of a job that is not finished. The first line says which job it is.
+
+    Lines are appended whole. What a crash leaves is a torn last line, or zeros after a power cut;
+    it was not finished, and is cut off when the job goes on. A lock keeps a second run away.
+
+    Attributes:
+        path: of the file.
+    """
+
+    def __init__(self, path: Path, job: Mapping[str, Any]) -> None:
+        """Name the job, plain data; `open` touches the disk."""
+        self.path = path
+        self._job: dict[str, Any] = json.loads(json.dumps(job))
+        self._file: BinaryIO | None = None
+
+    def open(self, *, force: bool = False) -> None:
+        """Take hold of the file, cut off what is torn, or begin it.
+
+        Args:
+            force: throw away what is there.
+
+        Raises:
+            InputError: another run has it, or it is of another job.
+        """
+        self._file = locked(self.path)
+        try:
+            if force:
+                self._file.truncate(0)
+            if not self._recovered():
+                self.append(json.dumps({"job": self._job}).encode())
+                sync_folder(self.path.parent)
+        except BaseException:
+            self.close()
+            raise
+
+    def append(self, line: bytes, *, sync: bool = True) -> tuple[int, int]:
+        """Write a line; returns where it starts and its length with its end.
+
+        Args:
+            line: without its end.
+            sync: on return it is on the disk; else `sync` does it for many.
+        """
+        start = self._held.seek(0, os.SEEK_END)
+        self._held.write(line + b"\n")
+        if sync:
+            self.sync()
+        return start, len(line) + 1
+
+    def sync(self) -> None:
+        """What was written is on the disk."""
+        self._held.flush()
+        os.fsync(self._held.fileno())
+
+    def lines(self) -> Iterator[tuple[int, bytes]]:
+        """The lines after the first, each with where it starts."""
+        start = 0
+        self._held.seek(0)
+        for number, line in enumerate(self._held):
+            if number:
+                yield start, line
+            start += len(line)
+
+    def at(self, start: int, length: int) -> bytes:
+        """What stands at a place that `append` or `lines` gave."""
+        self._held.seek(start)
+        return self._held.read(length)
+
+    def close(self) -> None:
+        """Let go of the file; what was written stays."""
+        if self._file is not None:
+            try:
+                self._file.close()
+            except OSError:
+                # The disk is full: the torn line is cut off by the next run.
+                pass
+            self._file = None
+
+    def remove(self) -> None:
+        """Everything of it stands elsewhere now."""
+        self.path.unlink()
+
+    @property
+    def _held(self) -> BinaryIO:
+        assert self._file is not None
+        return self._file
+
+    def _recovered(self) -> bool:
+        """Whether the file was begun before."""
+        self._held.seek(0)
+        end = 0
+        for line in self._held:
+            if not line.endswith(b"\n") or b"\0" in line:
+                break
+            if end == 0:
+                self._check(line)
+            end += len(line)
+        self._held.truncate(end)
+        return end > 0
+
+    def _check(self, line: bytes) -> None:
+        try:
+            job = dict(json.loads(line)["job"])
+        except (ValueError, KeyError, TypeError):
+            raise InputError(
+                f"{self.path}, line 1: not made by ringfence; --force starts anew"
+            ) from None
+        if job != self._job:
+            raise InputError(f"{self.path} is of another job: {differences(job, self._job)}")
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What is not the same about two jobs, and the way out."""
+    keys = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+    parts = []
+    for key in keys:
+        values = [json.dumps(job.get(key)) for job in (before, now)]
+        told = max(map(len, values)) <= _LONGEST
+        parts.append(f"{key} was {values[0]}, now {values[1]}" if told else f"other {key}")
+    return f"{'; '.join(parts)}. Use the same settings, another --out, or --force."
+
+
+# A longer value, such as a hash, says nothing to a person.
+_LONGEST = 60

@@ -15,10 +15,10 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from ringfence.errors import InputError
-from ringfence.partial_files import locked, refuse_existing, sync_folder
+from ringfence.partial_files import PartialLines, differences, refuse_existing, sync_folder
 from ringfence.synthesis.case import Case
 from ringfence.synthesis.manifest import Tally
 from ringfence.synthesis.targets import judge_check, judged, preferences, sft
@@ -54,8 +54,7 @@ class Folder:
         self.complete = False
         self._out = out
         self._job: Json = json.loads(json.dumps(job))
-        self._partial = out / f"{CASES}.partial"
-        self._file: BinaryIO | None = None
+        self._lines = PartialLines(out / f"{CASES}.partial", self._job)
         self._unsynced = 0
 
     def open(self, *, resume: bool = False, force: bool = False) -> int:
@@ -73,37 +72,28 @@ class Folder:
             raise InputError(f"--out {self._out}: is a file; cases go into a folder")
         if not (resume or force):
             refuse_existing(
-                self._partial,
+                self._lines.path,
                 tuple(self._out / name for name in (MANIFEST, CASES, *_MADE)),
             )
-        if resume and (self._out / MANIFEST).exists() and not self._partial.exists():
+        if resume and (self._out / MANIFEST).exists() and not self._lines.path.exists():
             return self._finished()
         with _disk(self._out):
             self._out.mkdir(exist_ok=True)
-            self._file = locked(self._partial)
-            try:
-                if force:
-                    self._file.truncate(0)
-                return self._begin()
-            except BaseException:
-                self.close()
-                raise
+            self._lines.open(force=force)
+            return sum(1 for _ in self._lines.lines())
 
     def append(self, line: str) -> None:
         """Write a finished case."""
-        assert self._file is not None
         with _disk(self._out):
-            self._file.write(line.encode() + b"\n")
+            self._lines.append(line.encode(), sync=False)
             self._unsynced += 1
             if self._unsynced >= _SYNC:
                 self.sync()
 
     def sync(self) -> None:
         """What was written is on the disk."""
-        assert self._file is not None
         with _disk(self._out):
-            self._file.flush()
-            os.fsync(self._file.fileno())
+            self._lines.sync()
         self._unsynced = 0
 
     def finish(self) -> Iterator[int]:
@@ -111,7 +101,6 @@ class Folder:
 
         What stood there before stays until all is written.
         """
-        assert self._file is not None
         self.sync()
         temporary = {name: self._out / f"{name}.tmp" for name in _FILES}
         try:
@@ -120,7 +109,7 @@ class Folder:
                 for name, path in temporary.items():
                     os.replace(path, self._out / name)
                 sync_folder(self._out)
-                self._partial.unlink()
+                self._lines.remove()
         finally:
             for path in temporary.values():
                 path.unlink(missing_ok=True)
@@ -128,13 +117,7 @@ class Folder:
 
     def close(self) -> None:
         """Let go of the folder; what was written stays."""
-        if self._file is not None:
-            try:
-                self._file.close()
-            except OSError:
-                # The disk is full: the torn line is cut off by the next run.
-                pass
-            self._file = None
+        self._lines.close()
 
     def manifest(self) -> Json:
         """The manifest of the finished job."""
@@ -142,7 +125,6 @@ class Folder:
         return manifest
 
     def _written(self, temporary: Mapping[str, Path]) -> Iterator[int]:
-        assert self._file is not None
         tally = Tally(self._job["count"])
         digests = {name: hashlib.sha256() for name in (CASES, *_MADE)}
         lines = dict.fromkeys(digests, 0)
@@ -154,9 +136,7 @@ class Folder:
                 digests[name].update(line)
                 lines[name] += 1
 
-            self._file.seek(0)
-            next(self._file)
-            for line in self._file:
+            for _, line in self._lines.lines():
                 case = Case.model_validate_json(line)
                 tally.add(case)
                 put(CASES, line)
@@ -177,37 +157,6 @@ class Folder:
             target.flush()
             os.fsync(target.fileno())
 
-    def _begin(self) -> int:
-        """Count what is finished, cut off what is torn, or write the first line."""
-        assert self._file is not None
-        self._file.seek(0)
-        end = number = 0
-        for line in self._file:
-            # What a crash leaves is torn at the end, or, after a power cut, zeros.
-            if not line.endswith(b"\n") or b"\0" in line:
-                break
-            if number == 0:
-                self._check_job(line)
-            end += len(line)
-            number += 1
-        self._file.truncate(end)
-        if number == 0:
-            self._file.write(json.dumps({"job": self._job}).encode() + b"\n")
-            self.sync()
-            sync_folder(self._out)
-            return 0
-        return number - 1
-
-    def _check_job(self, line: bytes) -> None:
-        try:
-            job = json.loads(line)["job"]
-        except (ValueError, KeyError, TypeError):
-            raise InputError(
-                f"{self._partial}, line 1: not made by ringfence; --force starts anew"
-            ) from None
-        if job != self._job:
-            raise InputError(f"{self._partial} is of another job: {self._differences(job)}")
-
     def _finished(self) -> int:
         try:
             job = self.manifest()["job"]
@@ -216,17 +165,9 @@ class Folder:
                 f"{self._out / MANIFEST}: not made by ringfence; --force replaces it"
             ) from None
         if job != self._job:
-            raise InputError(f"{self._out} holds another job: {self._differences(job)}")
+            raise InputError(f"{self._out} holds another job: {differences(job, self._job)}")
         self.complete = True
         return int(self._job["count"])
-
-    def _differences(self, job: Mapping[str, Any]) -> str:
-        keys = [key for key in sorted({*job, *self._job}) if job.get(key) != self._job.get(key)]
-        parts = [
-            f"{key} was {json.dumps(job.get(key))}, now {json.dumps(self._job.get(key))}"
-            for key in keys
-        ]
-        return "; ".join(parts) + ". Use the same settings, another --out, or --force."
 
 
 @contextmanager

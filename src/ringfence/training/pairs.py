@@ -17,14 +17,14 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any, BinaryIO
+from typing import Any
 
 from pydantic import ValidationError
 
 from ringfence.engine import Engine, Sampling
 from ringfence.errors import ContextError, InputError, RenderingError
 from ringfence.graders import grade, parse_grader
-from ringfence.partial_files import locked, refuse_existing, sync_folder
+from ringfence.partial_files import PartialLines, refuse_existing, sync_folder
 from ringfence.rendering import render
 from ringfence.rings import Conversation, Policy
 from ringfence.synthesis.case import Case, Sibling, Turn
@@ -89,8 +89,6 @@ class Folder:
             InputError: `data` is no folder of synthesis, or all of it is for evaluation.
         """
         self._out, self._limit = out, limit
-        self._partial = out / f"{PREFERENCES}.partial"
-        self._file: BinaryIO | None = None
         self._cases = data / CASES
         try:
             made = json.loads((data / MANIFEST).read_text("utf-8"))
@@ -106,6 +104,7 @@ class Folder:
         self._job: Json = json.loads(
             json.dumps({**job, "split": "train", "policy": policy, "cases": listed})
         )
+        self._lines = PartialLines(out / f"{PREFERENCES}.partial", self._job)
         self._families = made.get("families_in_both_splits", [])
 
     def cases(self) -> Iterator[Case]:
@@ -138,20 +137,16 @@ class Folder:
             raise InputError(f"--out {self._out}: must be a folder within one that exists")
         if not (resume or force):
             refuse_existing(
-                self._partial, tuple(self._out / name for name in (MANIFEST, PREFERENCES, JUDGED))
+                self._lines.path,
+                tuple(self._out / name for name in (MANIFEST, PREFERENCES, JUDGED)),
             )
         self._out.mkdir(exist_ok=True)
-        self._file = locked(self._partial)
-        if force:
-            self._file.truncate(0)
-        return self._begin()
+        self._lines.open(force=force)
+        return sum(1 for _ in self._lines.lines())
 
     def append(self, done: Json) -> None:
         """Write a finished case."""
-        assert self._file is not None
-        self._file.write(json.dumps(done, ensure_ascii=False).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        self._lines.append(json.dumps(done, ensure_ascii=False).encode())
 
     def finish(self) -> Json:
         """Write the pairs, the same for a judge, and the manifest; returns the manifest."""
@@ -170,15 +165,12 @@ class Folder:
         }
         put(self._out, manifest)
         sync_folder(self._out)
-        self._partial.unlink()
+        self._lines.remove()
         return manifest
 
     def _done(self) -> Iterator[Json]:
         """Every finished case."""
-        assert self._file is not None
-        self._file.seek(0)
-        next(self._file)
-        for line in self._file:
+        for _, line in self._lines.lines():
             yield json.loads(line)
 
     def _written(self, name: str, made: Callable[[Json], list[Json]]) -> Json:
@@ -199,30 +191,7 @@ class Folder:
 
     def close(self) -> None:
         """Let go of the folder; what was written stays."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-    def _begin(self) -> int:
-        """Count what is finished, cut off what is torn, or write the first line."""
-        assert self._file is not None
-        self._file.seek(0)
-        end = number = 0
-        for line in self._file:
-            if not line.endswith(b"\n") or b"\0" in line:
-                break
-            if number == 0 and json.loads(line).get("job") != self._job:
-                raise InputError(
-                    f"{self._partial} is of another job; use the same settings, another --out, or "
-                    "--force"
-                )
-            end += len(line)
-            number += 1
-        self._file.truncate(end)
-        if number:
-            return number - 1
-        self.append({"job": self._job})
-        return 0
+        self._lines.close()
 
 
 async def pairs(

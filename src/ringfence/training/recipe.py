@@ -156,6 +156,16 @@ class Recipe(_Section):
             raise ValueError("mixture: two parts have the same name")
         return self
 
+    @model_validator(mode="after")
+    def _signals(self) -> Recipe:
+        # FSDP would shard the signal's table, which is read whole at every block.
+        if self.segments != "none" and self.hardware.strategy == "fsdp":
+            raise ValueError(
+                "segments: a ring signal cannot be sharded; use hardware.strategy: ddp, or "
+                "segments: none"
+            )
+        return self
+
     def schedule(self, kind: Kind) -> Schedule:
         """The schedule of a kind of training."""
         return self.sft if kind == "sft" else self.dpo
