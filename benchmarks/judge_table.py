@@ -23,7 +23,8 @@ from pathlib import Path
 from ringfence.engine import Engine
 from ringfence.engines import open_engine
 from ringfence.errors import RingfenceError
-from ringfence.judge_check import JudgedItem, JudgeReport, check_judge, packaged_items
+from ringfence.judge_check import JudgeReport, check_judge
+from ringfence.judged_items import JudgedItem, packaged_items
 from ringfence.judges import SelfJudge
 from ringfence.principle import Principle, packaged_principles
 

@@ -12,14 +12,12 @@ from ringfence.engine import EngineCard, Tokens
 from ringfence.engines.embedded import EmbeddedEngine
 from ringfence.errors import InputError, JudgeError
 from ringfence.judge_check import (
-    JudgedItem,
     JudgeReport,
     cache_folder,
     check_judge,
     check_judge_once,
-    load_items,
-    packaged_items,
 )
+from ringfence.judged_items import JudgedItem, load_items, packaged_items
 from ringfence.judges import SelfJudge, Verdict
 from ringfence.principle import Principle, packaged_principles
 from ringfence.rendering import Rendering

@@ -29,7 +29,7 @@ ROWS = [
     ),
     ("events", "vocabulary", "policy_files", "phrasing", "segments"),
     ("rendering", "statistics", "embedding", "toolbox", "graders", "adapters"),
-    ("judges", "engines", "audit"),
+    ("judges", "judged_items", "engines", "audit"),
     ("budget", "judge_check", "tree"),
     ("proposals",),
     ("options", "search"),

@@ -20,7 +20,7 @@ from ringfence.rings import Policy
 from ringfence.synthesis import writing
 from ringfence.synthesis.recipes import RECIPES
 from ringfence.synthesis.run import Job, synthesize
-from ringfence.synthesis.sketch import Seen, Smallest, grams
+from ringfence.synthesis.sketch import Seen, Smallest, grams, words
 from ringfence.synthesis.writing import Folder
 
 COUNT = 18
@@ -296,3 +296,17 @@ def test_ctrl_c_leaves_a_run_that_goes_on(tmp_path: Path) -> None:
     assert [path.name for path in out.iterdir()] == ["cases.jsonl.partial"]
     for line in partial.read_bytes().split(b"\n")[:-1]:
         json.loads(line)
+
+
+def test_spaced_letters_share_no_run_of_words_by_chance() -> None:
+    assert words("W e   r e q u i r e   it, on A.B.C street") == [
+        "we",
+        "require",
+        "it",
+        "on",
+        "abc",
+        "street",
+    ]
+    spaced = [" ".join(text) for text in ("we require you to go", "they require your")]
+    one, other = (set(grams(text, 8)) for text in spaced)
+    assert not one & other

@@ -18,9 +18,8 @@ from ringfence.judge_check import (
     JudgeReport,
     check_judge,
     check_judge_once,
-    load_items,
-    packaged_items,
 )
+from ringfence.judged_items import load_items, packaged_items
 
 
 async def measured(place: Workplace, data: Path | None) -> JudgeReport:

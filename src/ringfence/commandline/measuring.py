@@ -42,7 +42,10 @@ def evaluate(
     prompt_only: Annotated[
         bool, typer.Option("--prompt-only", help="A paragraph in the system message, no more.")
     ] = False,
-    max_samples: Annotated[int, typer.Option(help="Samples side by side.")] = 16,
+    max_samples: Annotated[
+        int | None,
+        typer.Option(help="Samples side by side. Default: 16, and 4 where llama.cpp runs here."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run cut short.")] = False,
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:

@@ -10,11 +10,17 @@ from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 
 _WORD = re.compile(r"\w+")
+# s p a c e d letters are a word, not a run of words that any other text may share.
+_SPACED = re.compile(r"\b\w(?:[ .-]\w\b)+")
 
 
 def words(text: str) -> list[str]:
-    """Words in small letters, without punctuation."""
-    return _WORD.findall(text.lower())
+    """Words in small letters, without punctuation; spaced letters count as one word."""
+    return _WORD.findall(_SPACED.sub(_joined, text.lower()))
+
+
+def _joined(spaced: re.Match[str]) -> str:
+    return "".join(letter for letter in spaced[0] if letter not in " .-")
 
 
 def hashed(text: str) -> int:
