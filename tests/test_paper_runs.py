@@ -60,3 +60,32 @@ def test_the_papers_script_goes_on_where_it_was_cut_short(tmp_path):
     ]
     asked = subprocess.run([SCRIPT], capture_output=True, text=True)
     assert asked.returncode == 2 and "TOKENIZER_FOLDER" in asked.stderr
+
+
+def test_every_row_of_the_packaged_models_table_can_be_run(tmp_path):
+    script = SCRIPT.parent / "embedded-table.sh"
+    done = subprocess.run(
+        [script, "--dry-run", tmp_path, tmp_path], capture_output=True, text=True, check=True
+    )
+    told = [shlex.split(line) for line in done.stdout.splitlines()]
+    assert [words[1] for words in told] == ["evaluate"] * 12 + ["report"]
+    for words in told[:-1]:
+        context = get_command(app).commands["evaluate"].make_context("evaluate", words[2:])
+        given = context.params
+        plan = planned(
+            model=given["model"],
+            suites=given["suite"],
+            table=None,
+            options={},
+            seeds=1,
+            limit=given["limit"],
+            data=None,
+            samples=None,
+            command=[],
+        )
+        assert plan.samples == 4 and plan.limit in (60, 300)
+        assert parse(plan.models[0]).engine == "embedded"
+    wrong = subprocess.run(
+        [script, "--dry-run", tmp_path, tmp_path, "nonsense"], capture_output=True, text=True
+    )
+    assert wrong.returncode == 2 and "unknown row nonsense" in wrong.stderr
