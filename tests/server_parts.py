@@ -31,6 +31,11 @@ CHATML = (
 )
 HEADER = "assistant\n"
 GREETING = "Hello, wörld! "
+CALLING = (
+    "I look <at> it.\n"
+    '<tool_call>\n{"name": "weather", "arguments": {"place": "Oslo"}}\n</tool_call>\n'
+    '<tool_call>{"name": "weather", "arguments": {"place": "Rome"}}</tool_call>'
+)
 
 
 def until(condition: Callable[[], bool], what: str) -> None:
@@ -44,7 +49,8 @@ def until(condition: Callable[[], bool], what: str) -> None:
 def script(prefix: Tokens) -> Mapping[int, float]:
     """Greets; after a prompt with `babble` goes on for ever, with `bad` says only z.
 
-    With `half` it turns bad after 30 characters. A raw prompt is continued without end.
+    Asked for the weather it calls a tool, twice. With `half` it turns bad after 30 characters. A raw
+    prompt is continued without end.
     """
     start = len(prefix) - prefix[::-1].index(START) - 1 if START in prefix else -1
     prompt, reply = WORDS.decode(prefix[:start]), prefix[start + len(WORDS.encode(HEADER)) + 1 :]
@@ -54,7 +60,7 @@ def script(prefix: Tokens) -> Mapping[int, float]:
         return {ord("z" if len(reply) >= 30 else "a"): 1.0}
     if "bad" in prompt:
         return {ord("z"): 1.0}
-    wanted = GREETING.encode()
+    wanted = (CALLING if "What is the weather?" in prompt else GREETING).encode()
     return {wanted[len(reply)]: 1.0} if len(reply) < len(wanted) else {END: 1.0}
 
 

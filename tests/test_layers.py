@@ -23,6 +23,7 @@ ROWS = [
         "rings",
         "gguf_metadata",
         "tokenizer_json",
+        "written_calls",
         "search_settings",
         "principle",
         "records",

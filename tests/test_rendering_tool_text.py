@@ -19,9 +19,9 @@ from ringfence.evaluation import calls as reading
 from ringfence.rendering import SCAFFOLD, assistant_mask, render
 from ringfence.rendering.tool_text import broken
 from ringfence.rings import Conversation
-from ringfence.suites.calls import calls_in
 from ringfence.training.encoding import card_of
 from ringfence.vocabulary import Vocabulary
+from ringfence.written_calls import calls_in
 
 WEATHER = {
     "type": "function",

@@ -21,7 +21,7 @@ def guarded() -> Iterator[Running]:
 
 
 UNSUPPORTED: dict[str, Any] = {
-    "tools": [{"type": "function", "function": {"name": "f"}}],
+    "functions": [{"name": "f"}],
     "tool_choice": "required",
     "response_format": {"type": "json_object"},
     "logprobs": True,
@@ -86,6 +86,10 @@ def test_fields_that_ask_for_nothing_are_fine(guarded: Running) -> None:
         ({"ringfence": {"search": {"top_k": -1}}}, "ringfence.search.top_k"),
         ({"ringfence": {"segment": 0}}, "ringfence.segment"),
         ({"moderation": {"model": "omni"}}, "moderation.model"),
+        ({"tools": [{"type": "function", "function": {}}]}, "tools[0].function.name"),
+        ({"tools": [{"function": {"name": "no name"}}]}, "tools[0].function.name"),
+        ({"tools": "weather"}, "tools"),
+        ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(

@@ -74,6 +74,11 @@ def tools_of(value: object) -> tuple[Mapping[str, Any], ...]:
     return tuple(_tool(f"tools[{index}]", item) for index, item in enumerate(value))
 
 
+def is_name(text: str) -> bool:
+    """Whether templates may print it as a name or an id."""
+    return _NAME.fullmatch(text) is not None
+
+
 def name_in(where: str, value: object) -> str:
     """A name or id as templates may print it; empty where there is none.
 
@@ -82,7 +87,7 @@ def name_in(where: str, value: object) -> str:
     """
     if value is None or value == "":
         return ""
-    if not isinstance(value, str) or not _NAME.fullmatch(value):
+    if not isinstance(value, str) or not is_name(value):
         raise InputError(
             f"{where}: must be 1 to 128 letters, digits, _ . : / or -, not {str(value)[:80]!r}"
         )

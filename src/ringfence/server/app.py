@@ -257,7 +257,8 @@ async def _parts(
             else:
                 fold.add(step)
                 if isinstance(step.event, Committed):
-                    yield event(shape.piece(step.choice, step.event.text))
+                    for chunk in shape.pieces(step.choice, step.event.text):
+                        yield event(chunk)
                 else:
                     for chunk in shape.endings(step.choice, fold.outcome(step.choice)):
                         yield event(chunk)

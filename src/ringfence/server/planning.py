@@ -147,7 +147,8 @@ class Planner:
         try:
             if isinstance(request, CompletionRequest):
                 return render_text(request.text, card.tokenizer)
-            return render(Conversation.of(request.plain_messages(), policy), card)
+            messages = request.plain_messages()
+            return render(Conversation.of(messages, policy, tools=request.offered), card)
         except RenderingError as error:
             raise invalid(str(error), _place(str(error), request), "cannot_render") from None
         except InputError as error:
@@ -249,4 +250,4 @@ def _place(message: str, request: Request) -> str:
     """The field that an error of rings or rendering names, such as `messages[3].role`."""
     field = "prompt" if isinstance(request, CompletionRequest) else "messages"
     named = message.split(": ", 1)[0]
-    return named if named.startswith(field) and " " not in named else field
+    return named if named.startswith((field, "tools")) and " " not in named else field

@@ -5,7 +5,9 @@ Knows nothing of how replies are made or sent.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import uuid
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,8 +15,9 @@ from pydantic import BaseModel, ConfigDict
 
 from ringfence.events import Cost, Ended, EndReason
 from ringfence.server.jobs import Plan
+from ringfence.written_calls import apart
 
-FinishReason = Literal["stop", "length", "content_filter"]
+FinishReason = Literal["stop", "length", "content_filter", "tool_calls"]
 
 
 class Reported(BaseModel):
@@ -84,12 +87,28 @@ class Usage(Reported):
     total_tokens: int
 
 
+class FunctionCall(Reported):
+    """What is called; the arguments are JSON, or what the model wrote in its place."""
+
+    name: str
+    arguments: str
+
+
+class ReportedCall(Reported):
+    """A call of a tool, to be carried out by the client."""
+
+    id: str
+    type: Literal["function"]
+    function: FunctionCall
+
+
 class AssistantMessage(Reported):
-    """A reply. Both fields are set where a reply was refused half way."""
+    """A reply. Content and refusal are both set where a reply was refused half way."""
 
     role: Literal["assistant"]
     content: str | None
     refusal: str | None
+    tool_calls: list[ReportedCall] | None = None
 
 
 class ChatChoice(Reported):
@@ -160,6 +179,38 @@ class Outcome:
         if self.ended.reason != "refused":
             return None
         return f"The reply was refused: {self.ended.detail or 'no acceptable draft was found'}."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """A finished reply as a chat message: its text, and the calls of tools that it holds."""
+
+    text: str
+    calls: tuple[ReportedCall, ...]
+    finish: FinishReason
+
+
+def said(outcome: Outcome, names: Collection[str], *, most: int | None) -> Said:
+    """A reply, with calls of the tools of these names apart from its text.
+
+    Args:
+        outcome: the reply; one that was refused calls nothing.
+        names: of the tools that were offered.
+        most: calls that are wanted; None for all.
+    """
+    if not names or outcome.refusal:
+        return Said(text=outcome.text, calls=(), finish=outcome.finish)
+    text, found = apart(outcome.text, names)
+    calls = tuple(_call(call) for call in found[:most])
+    finish: FinishReason = "tool_calls" if calls else outcome.finish
+    return Said(text=text, calls=calls, finish=finish)
+
+
+def _call(call: Mapping[str, Any]) -> ReportedCall:
+    given = call["arguments"]
+    arguments = given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
+    function = FunctionCall(name=call["name"], arguments=arguments)
+    return ReportedCall(id=f"call_{uuid.uuid4().hex[:24]}", type="function", function=function)
 
 
 def account(plan: Plan, index: int, ended: Ended) -> Account:

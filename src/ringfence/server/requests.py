@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, WithJsonSchema, mo
 from ringfence.options import DecoderName
 from ringfence.search_settings import Preset
 from ringfence.server.failures import Failure, invalid
+from ringfence.tool_calls import is_name
 
 _NOTHING: tuple[object, ...] = (None,)
 _OFF: tuple[object, ...] = (None, False)
@@ -25,13 +26,12 @@ _UNSUPPORTED: Mapping[str, tuple[tuple[object, ...], str]] = {
     "best_of": ((None, 1), "use ringfence.n with the decoder best-of-n"),
     "echo": (_OFF, "the prompt is not repeated"),
     "frequency_penalty": (_ZERO, "penalties are not supported"),
-    "function_call": ((None, "none"), "tools are not supported"),
-    "functions": ((None, []), "tools are not supported"),
+    "function_call": ((None, "none"), "use tool_choice"),
+    "functions": ((None, []), "use tools"),
     "logit_bias": ((None, {}), "biases are not supported"),
     "logprobs": (_OFF, "log-probabilities are not returned"),
     "metadata": ((None, {}), "nothing is stored"),
     "modalities": ((None, ["text"]), "replies are text"),
-    "parallel_tool_calls": ((None, True, False), "tools are not supported"),
     "prediction": (_NOTHING, "predicted outputs are not supported"),
     "presence_penalty": (_ZERO, "penalties are not supported"),
     "reasoning_effort": ((None, "none"), "the model does not reason apart"),
@@ -39,8 +39,6 @@ _UNSUPPORTED: Mapping[str, tuple[tuple[object, ...], str]] = {
     "service_tier": ((None, "auto", "default"), "there is one tier"),
     "store": (_OFF, "nothing is stored"),
     "suffix": ((None, ""), "text is not inserted"),
-    "tool_choice": ((None, "none", "auto"), "tools are not supported"),
-    "tools": ((None, []), "tools are not supported"),
     "top_logprobs": ((None, 0), "log-probabilities are not returned"),
     "verbosity": ((None, "medium"), "the length is governed by max_completion_tokens alone"),
     "web_search_options": (_NOTHING, "nothing is searched"),
@@ -77,10 +75,10 @@ class ChatMessage(Strict):
         role: who speaks; the policy says in which ring.
         content: text. An assistant's message may have a refusal instead.
         name: of whoever wrote it; for people.
-        tool_call_id: of the call a tool's message answers; for people.
+        tool_call_id: of the call that a tool's message answers.
         refusal: of an assistant's message, as this server returns it.
-        tool_calls: none; like those below, there because clients send a reply back as it came.
-        function_call: none.
+        tool_calls: of an assistant's message.
+        function_call: none; like those below, there because clients send a reply back as it came.
         audio: none.
         annotations: none.
     """
@@ -90,18 +88,18 @@ class ChatMessage(Strict):
     name: str | None = None
     tool_call_id: str | None = None
     refusal: str | None = None
-    tool_calls: Nothing = None
+    tool_calls: list[dict[str, JsonValue]] | None = None
     function_call: Nothing = None
     audio: Nothing = None
     annotations: Nothing = None
 
-    def plain(self, where: str) -> dict[str, str]:
+    def plain(self, where: str) -> dict[str, Any]:
         """As `Conversation.of` takes it. `where` names the message in errors.
 
         Raises:
             Failure: the message holds something other than text.
         """
-        for field in ("tool_calls", "function_call", "audio", "annotations"):
+        for field in ("function_call", "audio", "annotations"):
             if getattr(self, field):
                 raise unsupported(f"{where}.{field}", "only the text of a message can be rendered")
         if self.role != "tool" and self.tool_call_id is not None:
@@ -110,17 +108,24 @@ class ChatMessage(Strict):
         if self.role != "assistant" and refusals:
             raise unsupported(f"{where}.refusal", "only messages of the role assistant have one")
         text = "".join(texts)
-        return {
+        plain: dict[str, Any] = {
             "role": self.role,
             "content": "\n\n".join(([text] if text else []) + refusals),
             "source": self.name or self.tool_call_id or "",
         }
+        if self.tool_calls:
+            plain["tool_calls"] = self.tool_calls
+        if self.tool_call_id is not None:
+            plain["tool_call_id"] = self.tool_call_id
+        if self.name and is_name(self.name):
+            plain["name"] = self.name
+        return plain
 
     def _said(self, where: str) -> tuple[list[str], list[str]]:
         """Texts and refusals, in order."""
         texts: list[str] = []
         refusals = [self.refusal] if self.refusal else []
-        if self.content is None and not refusals:
+        if self.content is None and not refusals and not self.tool_calls:
             raise invalid(f"{where}.content: must be text", f"{where}.content")
         parts = self.content if isinstance(self.content, list) else []
         for index, part in enumerate(parts):
@@ -277,6 +282,20 @@ class ChatRequest(Generation):
     messages: list[ChatMessage] = Field(min_length=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
     moderation: Moderation | None = None
+    tools: list[dict[str, JsonValue]] | None = None
+    tool_choice: JsonValue = None
+    parallel_tool_calls: bool | None = None
+
+    @model_validator(mode="after")
+    def _choosable(self) -> Self:
+        if self.tool_choice not in (None, "none", "auto"):
+            raise unsupported("tool_choice", "the model itself decides what it calls: auto or none")
+        return self
+
+    @property
+    def offered(self) -> list[dict[str, JsonValue]]:
+        """Definitions of the tools that the reply may call."""
+        return [] if self.tool_choice == "none" else self.tools or []
 
     @model_validator(mode="after")
     def _one_limit(self) -> Self:
@@ -295,7 +314,7 @@ class ChatRequest(Generation):
             return self.max_tokens, "max_tokens"
         return self.max_completion_tokens, "max_completion_tokens"
 
-    def plain_messages(self) -> list[dict[str, str]]:
+    def plain_messages(self) -> list[dict[str, Any]]:
         """Messages as `Conversation.of` takes them.
 
         Raises:

@@ -17,13 +17,17 @@ from ringfence.server.replies import (
     ChatChoice,
     ChatCompletion,
     Outcome,
+    Said,
     TextChoice,
     TextCompletion,
     metadata,
     moderated,
+    said,
     usage,
 )
 from ringfence.server.requests import ChatRequest, CompletionRequest
+from ringfence.tool_calls import tools_of
+from ringfence.written_calls import settled
 
 
 class TextShape:
@@ -61,9 +65,10 @@ class TextShape:
         """Chunks that come before any text."""
         return []
 
-    def piece(self, choice: int, text: str) -> dict[str, Any]:
-        """A chunk of committed text."""
-        return self.chunk({"index": choice, "text": text, "logprobs": None, "finish_reason": None})
+    def pieces(self, choice: int, text: str) -> list[dict[str, Any]]:
+        """The chunks of some committed text."""
+        piece = {"index": choice, "text": text, "logprobs": None, "finish_reason": None}
+        return [self.chunk(piece)]
 
     def endings(self, choice: int, outcome: Outcome) -> list[dict[str, Any]]:
         """The last chunks of one reply; an account of it is in the last one."""
@@ -98,45 +103,80 @@ class ChatShape(TextShape):
 
     prefix, chunk_kind = "chatcmpl", "chat.completion.chunk"
 
+    def __init__(self, request: ChatRequest | CompletionRequest, plan: Plan) -> None:
+        """A new identity."""
+        super().__init__(request, plan)
+        offered = request.offered if isinstance(request, ChatRequest) else []
+        self._names = {str(tool["function"]["name"]) for tool in tools_of(offered)}
+        one = isinstance(request, ChatRequest) and request.parallel_tool_calls is False
+        self._most = 1 if one else None
+        # What was said of each reply, and how much of it was sent: what may be the beginning of a
+        # call is held back.
+        self._texts = [""] * len(plan.options)
+        self._sent = [0] * len(plan.options)
+
     def whole(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         """See `TextShape.whole`."""
         ends = [outcome.ended for outcome in outcomes]
         return ChatCompletion(
             **self.common,
             object="chat.completion",
-            choices=[
-                ChatChoice(
-                    index=index,
-                    message=AssistantMessage(
-                        role="assistant",
-                        # An empty reply is a reply; a refused one without text has no content.
-                        content=outcome.text or (None if outcome.refusal else ""),
-                        refusal=outcome.refusal,
-                    ),
-                    logprobs=None,
-                    finish_reason=outcome.finish,
-                )
-                for index, outcome in enumerate(outcomes)
-            ],
+            choices=[self._choice(index, outcome) for index, outcome in enumerate(outcomes)],
             usage=usage(self.plan, ends),
             moderation=moderated(self.plan, ends) if self._moderates else None,
             ringfence=metadata(self.plan, ends),
         ).model_dump()
+
+    def _choice(self, index: int, outcome: Outcome) -> ChatChoice:
+        found = self._said(outcome)
+        return ChatChoice(
+            index=index,
+            message=AssistantMessage(
+                role="assistant",
+                # An empty reply is a reply; one that calls or was refused needs no text.
+                content=found.text or (None if outcome.refusal or found.calls else ""),
+                refusal=outcome.refusal,
+                tool_calls=list(found.calls) or None,
+            ),
+            logprobs=None,
+            finish_reason=found.finish,
+        )
 
     def openings(self) -> list[dict[str, Any]]:
         """Every reply says first whose it is."""
         delta = {"role": "assistant", "content": "", "refusal": None}
         return [self._delta(choice, delta) for choice in range(len(self.plan.options))]
 
-    def piece(self, choice: int, text: str) -> dict[str, Any]:
-        """See `TextShape.piece`."""
-        return self._delta(choice, {"content": text})
+    def pieces(self, choice: int, text: str) -> list[dict[str, Any]]:
+        """See `TextShape.pieces`; where tools are offered, what may be a call is held back."""
+        self._texts[choice] += text
+        whole = self._texts[choice]
+        return self._sending(choice, whole, settled(whole) if self._names else len(whole))
 
     def endings(self, choice: int, outcome: Outcome) -> list[dict[str, Any]]:
-        """See `TextShape.endings`; a refusal has a chunk of its own."""
-        refusal = [self._delta(choice, {"refusal": outcome.refusal})] if outcome.refusal else []
-        end = self._delta(choice, {}, outcome.finish)
-        return [*refusal, end | self.account(choice, outcome.ended)]
+        """See `TextShape.endings`; what was held back, calls and refusals have own chunks."""
+        found = self._said(outcome)
+        chunks = self._sending(choice, found.text, len(found.text))
+        if found.calls:
+            calls = [
+                {"index": place, **call.model_dump()} for place, call in enumerate(found.calls)
+            ]
+            chunks.append(self._delta(choice, {"tool_calls": calls}))
+        if outcome.refusal:
+            chunks.append(self._delta(choice, {"refusal": outcome.refusal}))
+        end = self._delta(choice, {}, found.finish)
+        return [*chunks, end | self.account(choice, outcome.ended)]
+
+    def _said(self, outcome: Outcome) -> Said:
+        return said(outcome, self._names, most=self._most)
+
+    def _sending(self, choice: int, text: str, end: int) -> list[dict[str, Any]]:
+        """Text up to `end` that was not sent yet."""
+        start = self._sent[choice]
+        if end <= start:
+            return []
+        self._sent[choice] = end
+        return [self._delta(choice, {"content": text[start:end]})]
 
     def closings(self, ends: Sequence[Ended]) -> list[dict[str, Any]]:
         """See `TextShape.closings`; moderation comes in a chunk of its own."""

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from ringfence.errors import InputError
-from ringfence.suites.calls import calls_in, written
 from ringfence.suites.extraction import EXTRACTION
 from ringfence.suites.guardrails import GUARDRAILS
 from ringfence.suites.harmful import HARMFUL
@@ -23,6 +22,7 @@ from ringfence.suites.over_refusal import OVER_REFUSAL
 from ringfence.suites.sentiment import SENTIMENT
 from ringfence.suites.suite import Counts, Graded, Item, Metric, Outcomes, Suite, Twin
 from ringfence.suites.truthful import TRUTHFUL
+from ringfence.written_calls import calls_in, written
 
 __all__ = [
     "SUITES",

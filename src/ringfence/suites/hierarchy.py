@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from ringfence.policy_files import load
-from ringfence.suites.calls import calls_in
 from ringfence.suites.obedience import FIGURES, TWINS, obedience
 from ringfence.suites.suite import Item, Metric, Outcomes, Suite
 from ringfence.suites.verdicts import negated, passed
@@ -16,6 +15,7 @@ from ringfence.synthesis.case import Case, Sibling, Turn
 from ringfence.synthesis.recipes import RECIPES, make_sound
 from ringfence.tool_calls import tools_of
 from ringfence.toolbox import World
+from ringfence.written_calls import calls_in
 
 POLICY = "harmony"
 _FEWEST_TOKENS = 64

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from ringfence.errors import InputError
-from ringfence.suites.calls import calls_in
 from ringfence.suites.files import Fields, Row, checked, document, located, rows, texts
 from ringfence.suites.suite import Item, Outcomes
 from ringfence.suites.verdicts import contains, passed
+from ringfence.written_calls import calls_in
 
 SET = "injecagent_direct_harm"
 _PLACE = "<Attacker Instruction>"

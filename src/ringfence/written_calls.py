@@ -1,4 +1,4 @@
-"""Calls of tools inside a reply's text. Knows no tool, no model and no suite.
+"""Calls of tools inside a reply's text. Knows no tool, no model and no template.
 
 A reply is one text. Whoever got calls apart from the text writes both with `written`; models that
 put them into their text use one of a few forms, all of which `calls_in` reads:
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any
 
 from pydantic_core import from_json
@@ -25,6 +25,9 @@ _FENCED = re.compile(r"```(?:json|tool_call)?\s*\n(.*?)```", re.DOTALL)
 _ACTION = re.compile(r"^Action:[ \t]*([A-Za-z0-9_.\-]{1,128})[ \t]*$", re.MULTILINE)
 _INPUT = re.compile(r"\s*Action Input:[ \t]*")
 _MARK = "[TOOL_CALLS]"
+# Where a call may begin; a reply may be JSON from its start.
+_MARKS = ("<tool_call>", _MARK, "```", "\nAction:")
+_BEGINS = re.compile(r"<tool_call>|\[TOOL_CALLS\]|```|^Action:|\A\s*[\[{]", re.MULTILINE)
 
 
 def written(text: str, calls: Iterable[Mapping[str, Any]]) -> str:
@@ -58,6 +61,39 @@ def calls_in(reply: str) -> list[dict[str, Any]]:
                 found.append(call)
     found += [call for call in _actions(reply) if call not in found]
     return found[:MOST]
+
+
+def apart(reply: str, names: Container[str]) -> tuple[str, list[dict[str, Any]]]:
+    """What a reply says before its first call, and its calls of tools with these names.
+
+    Without such a call all of it is text.
+    """
+    calls = [call for call in calls_in(reply) if call["name"] in names]
+    if not calls:
+        return reply, []
+    begin = _BEGINS.search(reply)
+    return (reply[: begin.start()] if begin else "").rstrip(), calls
+
+
+def settled(reply: str) -> int:
+    """How many characters of a reply are no part of a call, whatever comes behind them."""
+    begin = _BEGINS.search(reply)
+    if begin:
+        return begin.start()
+    if not reply.strip():
+        return 0
+    # The end may be the beginning of a mark, and a line of its own the beginning of an action.
+    text = f"\n{reply}"
+    longest = max(
+        (
+            length
+            for mark in _MARKS
+            for length in range(1, len(mark))
+            if text.endswith(mark[:length])
+        ),
+        default=0,
+    )
+    return max(0, len(reply) - longest)
 
 
 def _parts(reply: str) -> Iterator[str]:

@@ -1,0 +1,119 @@
+"""Tools over the server: offered, called, answered, through the real client."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from server_parts import CALLING, GREETING, NoZ, Running, asking, serving
+
+from ringfence.written_calls import apart, settled
+
+WEATHER: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "The weather of a place.",
+        "parameters": {"type": "object", "properties": {"place": {"type": "string"}}},
+    },
+}
+QUESTION = "What is the weather?"
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Running]:
+    with serving(judges={"no-z": NoZ()}) as running:
+        yield running
+
+
+def ask(running: Running, **more: Any) -> Any:
+    body = {"tools": [WEATHER], "extra_body": {"ringfence": {"decoder": "plain"}}} | more
+    return running.client().chat.completions.create(**asking(QUESTION), **body)
+
+
+def test_calls_come_apart_from_the_text(running: Running) -> None:
+    choice = ask(running).choices[0]
+    assert choice.finish_reason == "tool_calls"
+    assert choice.message.content == "I look <at> it."
+    calls = choice.message.tool_calls
+    assert [call.function.arguments for call in calls] == [
+        '{"place": "Oslo"}',
+        '{"place": "Rome"}',
+    ]
+    assert {(call.type, call.function.name) for call in calls} == {("function", "weather")}
+    assert len({call.id for call in calls}) == 2
+
+
+def test_a_client_that_wants_one_call_gets_one(running: Running) -> None:
+    assert len(ask(running, parallel_tool_calls=False).choices[0].message.tool_calls) == 1
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"tool_choice": "none"},
+        {"tools": []},
+        {"tools": [{"type": "function", "function": {"name": "shop"}}]},
+    ],
+)
+def test_what_calls_no_tool_that_was_offered_is_text(running: Running, more: Any) -> None:
+    choice = ask(running, **more).choices[0]
+    assert choice.message.content == CALLING and choice.message.tool_calls is None
+    assert choice.finish_reason == "stop"
+
+
+@pytest.mark.parametrize("decoder", ["plain", "guarded"])
+def test_a_stream_shows_text_at_once_and_calls_at_the_end(running: Running, decoder: str) -> None:
+    text, calls, finishes = "", [], []
+    for chunk in ask(running, stream=True, extra_body={"ringfence": {"decoder": decoder}}):
+        for choice in chunk.choices:
+            assert not (choice.delta.content and calls)
+            text += choice.delta.content or ""
+            calls += choice.delta.tool_calls or []
+            finishes += [choice.finish_reason] if choice.finish_reason else []
+    assert text.rstrip() == "I look <at> it." and "<tool_call>" not in text
+    assert [(call.index, call.function.arguments) for call in calls] == [
+        (0, '{"place": "Oslo"}'),
+        (1, '{"place": "Rome"}'),
+    ]
+    assert finishes == ["tool_calls"]
+
+
+def test_calls_and_results_go_back_in(running: Running) -> None:
+    client = running.client()
+    first = ask(running).choices[0].message
+    messages = [
+        {"role": "user", "content": "How warm is it?"},
+        first.model_dump(exclude_none=True),
+        *(
+            {"role": "tool", "tool_call_id": call.id, "content": "9 degrees"}
+            for call in first.tool_calls
+        ),
+    ]
+    reply = client.chat.completions.create(model="tiny", messages=messages, tools=[WEATHER])
+    assert reply.choices[0].message.content == GREETING
+    assert reply.choices[0].message.tool_calls is None
+
+
+def test_text_without_calls_streams_whole(running: Running) -> None:
+    body = asking("hi") | {"tools": [WEATHER], "stream": True}
+    chunks = running.client().chat.completions.create(**body)
+    assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == GREETING
+
+
+PIECES = st.sampled_from(
+    ["<tool_call>", "<tool", "_call>", '{"name": "f", "arguments": {}}', "</tool_call>", "```"]
+    + ["\n", "Action: f", "\nAction Input: {}", "[TOOL_CALLS]", "[TOOL", "{", "x", " ", "<"]
+)
+
+
+@given(st.lists(PIECES, max_size=8).map("".join), st.lists(PIECES, max_size=8).map("".join))
+@example("Act", "ion: f\nAction Input: {}")
+@example("  ", '{"name": "f", "arguments": {}}')
+def test_what_is_settled_is_never_part_of_a_call(begun: str, rest: str) -> None:
+    sent = begun[: settled(begun)]
+    text, calls = apart(begun + rest, {"f"})
+    assert text.startswith(sent.rstrip()) if calls else (begun + rest).startswith(sent)
