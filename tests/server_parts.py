@@ -49,8 +49,8 @@ def until(condition: Callable[[], bool], what: str) -> None:
 def script(prefix: Tokens) -> Mapping[int, float]:
     """Greets; after a prompt with `babble` goes on for ever, with `bad` says only z.
 
-    Asked for the weather it calls a tool, twice. With `half` it turns bad after 30 characters. A raw
-    prompt is continued without end.
+    Asked for the weather it calls a tool, twice. With `half` it turns bad after 30 characters. A
+    raw prompt is continued without end.
     """
     start = len(prefix) - prefix[::-1].index(START) - 1 if START in prefix else -1
     prompt, reply = WORDS.decode(prefix[:start]), prefix[start + len(WORDS.encode(HEADER)) + 1 :]
