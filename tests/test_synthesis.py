@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from itertools import combinations
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from ringfence.errors import InputError
 from ringfence.graders import grade, parse_grader
+from ringfence.graders.unfinished import lost
 from ringfence.phrasing import carriers
 from ringfence.rings import Conversation, Instruction, Policy
 from ringfence.synthesis import catalogue, puzzles, transformations
@@ -366,17 +368,34 @@ def test_a_policy_without_users_is_refused() -> None:
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_judged_lines_come_in_pairs_that_the_grader_tells_apart(split: str) -> None:
-    found = 0
+def test_judged_lines_say_what_the_grader_says(split: str) -> None:
+    verdicts = Counter()
     for recipe in RECIPES:
         for index in range(10):
             case = make(recipe, seed=5, index=index, split=split, policy=HARMONY)
             lines = list((judged if split == "train" else judge_check)(case))
             assert not list((judge_check if split == "train" else judged)(case))
-            for good, bad in zip(lines[::2], lines[1::2], strict=True):
-                assert good["id"] == bad["id"] and good["messages"] == bad["messages"]
-                grader = parse_grader(case.siblings[good["sibling"]].grader)
-                assert good["good"] and grade(grader, good["reply"]).passed
-                assert not bad["good"] and not grade(grader, bad["reply"]).passed
-                found += 1
-    assert found > 200
+            for line in lines:
+                sibling = case.siblings[line["sibling"]]
+                whole = line["reply"] in [
+                    text for one in case.siblings.values() for text in (one.target, one.wrong)
+                ]
+                verdicts[whole, line["good"]] += 1
+                if whole:
+                    right = grade(parse_grader(sibling.grader), line["reply"]).passed
+                    assert line["good"] is right
+    # A beginning may happen to be a whole reply of another sibling.
+    assert verdicts[True, False] > 200 and verdicts[True, True] - verdicts[True, False] in range(4)
+    assert verdicts[False, True] > verdicts[False, False] > 10
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_no_beginning_of_a_right_reply_is_given_up(recipe: str) -> None:
+    for index in range(30):
+        case = make(recipe, seed=8, index=index, split="train", policy=HARMONY)
+        for sibling in case.siblings.values():
+            if sibling.target is None or sibling.world is not None:
+                continue
+            grader = parse_grader(sibling.grader)
+            for end in range(0, len(sibling.target) + 1, 5):
+                assert not lost(grader, sibling.target[:end]), sibling.target[:end]

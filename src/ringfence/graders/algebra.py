@@ -133,13 +133,14 @@ class IfEval(Check):
         Raises:
             ValueError: no such instruction, or arguments that are not its own.
         """
-        self._grader()
+        self.expanded()
 
     @override
     def look(self, seen: Seen) -> Grade:
-        return examine(self._grader(), seen)
+        return examine(self.expanded(), seen)
 
-    def _grader(self) -> Check:
+    def expanded(self) -> Check:
+        """The graders that say the same."""
         data = expanded(self.instruction_id, self.kwargs)
         try:
             return _grader_type().validate_python(data)

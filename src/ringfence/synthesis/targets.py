@@ -7,9 +7,12 @@ judge is measured.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from random import Random
 from typing import Any
 
 from ringfence.graders import grade, parse_grader
+from ringfence.graders.grades import Check
+from ringfence.graders.unfinished import lost
 from ringfence.synthesis.case import Case, Sibling, Turn
 
 Json = dict[str, Any]
@@ -42,7 +45,7 @@ def preferences(case: Case) -> Iterator[Json]:
 
 
 def judged(case: Case) -> Iterator[Json]:
-    """Two lines a sibling: a right reply, and one of another sibling that would be wrong here.
+    """A right reply to every sibling, one of another sibling that would be wrong, and beginnings.
 
     Replies that call tools are left out, since what they do is not seen in their words.
     """
@@ -72,13 +75,32 @@ def _judged(case: Case) -> Iterator[Json]:
         if bad is None:
             continue
         for text, good in ((sibling.target, True), (bad, False)):
-            yield {
-                **_head(case, name, sibling),
-                "messages": _messages(sibling),
-                "rings": _rings(sibling),
-                "reply": text,
-                "good": good,
-            }
+            for reply, right in ((text, good), *_begun(grader, text, f"{case.id}/{name}")):
+                yield {
+                    **_head(case, name, sibling),
+                    "messages": _messages(sibling),
+                    "rings": _rings(sibling),
+                    "reply": reply,
+                    "good": right,
+                }
+
+
+# Replies of fewer words are never judged before they end.
+_LONG = 12
+
+
+def _begun(grader: Check, text: str, seed: str) -> Iterator[tuple[str, bool]]:
+    """The beginning of a long reply, and whether it can still become right.
+
+    Drafts are judged before they end, and what is only unfinished must not look wrong. It ends
+    within a sentence: after one nobody could tell whether something is missing.
+    """
+    words = text.split(" ")
+    if len(words) < _LONG:
+        return
+    begun = " ".join(words[: Random(seed).randint(len(words) // 3, len(words) - 2)])
+    if begun[-1:].isalnum():
+        yield begun, not lost(grader, begun)
 
 
 def _trained(case: Case) -> Iterator[tuple[str, Sibling]]:
