@@ -47,7 +47,10 @@ def with_lora(model: Any, folder: Path, spread: float = 0.1, **settings: Any) ->
     import torch
 
     defaults = {"r": 4, "lora_alpha": 8, "target_modules": EVERYWHERE, "task_type": "CAUSAL_LM"}
-    wrapped = peft.get_peft_model(model, peft.LoraConfig(**defaults | settings)).eval()
+    with torch.random.fork_rng():
+        # PEFT draws the other half.
+        torch.manual_seed(1)
+        wrapped = peft.get_peft_model(model, peft.LoraConfig(**defaults | settings)).eval()
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for name, parameter in wrapped.named_parameters():
