@@ -350,7 +350,8 @@ def test_of_a_judged_line_the_verdict_alone_is_learnt(synthetic):
         # The question stands in the highest ring, whoever wrote the conversation.
         question = len(learnt.ids) - len(last) - 20
         assert learnt.rings[question] in (0, -1)
-    assert verdicts["Yes"] == verdicts["No"] > 10 and len(verdicts) == 2
+    # Beginnings of replies, the wrong ones among them, can mostly still become right.
+    assert 2 * verdicts["No"] > verdicts["Yes"] > verdicts["No"] > 10 and len(verdicts) == 2
 
 
 @pytest.mark.parametrize(
