@@ -44,7 +44,9 @@ def evaluate(
     ] = False,
     max_samples: Annotated[
         int | None,
-        typer.Option(help="Samples side by side. Default: 16, and 4 where llama.cpp runs here."),
+        typer.Option(
+            min=1, help="Samples side by side. Default: 16, and 4 where llama.cpp runs here."
+        ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run cut short.")] = False,
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
