@@ -15,7 +15,7 @@ from training_parts import card, conversation, pair, synthesised, write_lines
 from ringfence.errors import InputError
 from ringfence.training import store
 from ringfence.training.encoding import Dropped, Encoder
-from ringfence.training.mixing import mixture, part_of
+from ringfence.training.mixing import mixture, parts_of
 from ringfence.training.overlap import Overlap, refuse
 from ringfence.training.packing import rows
 from ringfence.training.plan import encoded, key_of, planned
@@ -237,9 +237,29 @@ def test_an_example_belongs_to_the_first_part_that_takes_it():
         Part(name="a", weight=1, recipes=("x",)),
         Part(name="b", weight=1, data=("d",)),
     )
-    assert part_of(found, data="d", recipe="x", sibling="") == 0
-    assert part_of(found, data="d", recipe="y", sibling="") == 1
-    assert part_of(found, data="e", recipe="y", sibling="") is None
+    assert parts_of(found, data="d", recipe="x", sibling="") == [0, 1]
+    assert parts_of(found, data="d", recipe="y", sibling="") == [1]
+    assert parts_of(found, data="e", recipe="y", sibling="") == []
+
+
+def test_an_example_too_long_for_a_part_goes_to_the_next(tmp_path, synthetic):
+    sources = open_sources([str(synthetic)], "sft")
+    recipe = Recipe.model_validate(
+        {
+            "mixture": [
+                {"name": "short", "weight": 1, "longest": 300},
+                {"name": "long", "weight": 1, "longest": 800},
+            ]
+        }
+    )
+    made = encoded(
+        sources, recipe, "sft", card(), tmp_path / "t", key="k", overlap=None, told=lambda _: None
+    )
+    by_part: dict[int, list[int]] = {0: [], 1: []}
+    for part, length in zip(made.parts, made.lengths(), strict=True):
+        by_part[int(part)].append(length)
+    assert max(by_part[0]) <= 300 < min(by_part[1]) and max(by_part[1]) <= 800
+    assert made.summary["dropped"]["reasons"]["in no part of the mixture"] > 0
 
 
 @given(
@@ -337,21 +357,28 @@ def test_the_evaluation_split_of_synthesis_does_not_occur_in_its_training_split(
     assert overlap.described()["evaluation_texts_shared"] == 0
 
 
-def test_of_a_judged_line_the_verdict_alone_is_learnt(synthetic):
+def test_of_a_judged_line_the_verdict_is_learnt_and_a_target_with_it(synthetic):
     (source,) = open_sources([str(synthetic / "judged.jsonl")], "sft")
     assert source.proof["manifest"]
     dropped = Dropped()
-    verdicts = Counter()
+    verdicts, targets = Counter(), 0
     for found in source.examples():
         learnt = encoder().supervised(found, "all", dropped)
         assert learnt is not None and found.sibling == "judged"
-        last = [token for token, bit in zip(learnt.ids, learnt.mask, strict=True) if bit]
-        verdicts[card().tokenizer.decode(tuple(last)).split("<")[0]] += 1
+        words = card().tokenizer.decode(
+            tuple(token for token, bit in zip(learnt.ids, learnt.mask, strict=True) if bit)
+        )
+        *reply, verdict = words.split("<|im_end|>")[:-1]
+        assert reply == ([found.messages[-3]["content"]] if found.target else [])
+        targets += found.target
+        verdicts[verdict] += 1
+        last = learnt.mask[::-1].index(0)
         # The question stands in the highest ring, whoever wrote the conversation.
-        question = len(learnt.ids) - len(last) - 20
+        question = len(learnt.ids) - last - 20
         assert learnt.rings[question] in (0, -1)
     # Beginnings of replies, the wrong ones among them, can mostly still become right.
     assert 2 * verdicts["No"] > verdicts["Yes"] > verdicts["No"] > 10 and len(verdicts) == 2
+    assert 10 < targets < verdicts["Yes"]
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,7 @@ def preferences(case: Case) -> Iterator[Json]:
 def judged(case: Case) -> Iterator[Json]:
     """A right reply to every sibling, one of another sibling that would be wrong, and beginnings.
 
+    `target` marks the right reply when it is whole: training learns it together with its verdict.
     Replies that call tools are left out, since what they do is not seen in their words.
     """
     if case.split == "train":
@@ -82,6 +83,7 @@ def _judged(case: Case) -> Iterator[Json]:
                     "rings": _rings(sibling),
                     "reply": reply,
                     "good": right,
+                    "target": reply == sibling.target,
                 }
 
 

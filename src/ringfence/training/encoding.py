@@ -85,7 +85,7 @@ class Encoder:
     ) -> Learnt | None:
         """A conversation to be learnt from; None where it is dropped."""
         rings = example.rings
-        if example.judges and rings is not None:
+        if example.verdict and rings is not None:
             policy = self._policy(example)
             own = policy.ring_of("assistant").name
             rings = (*rings, own, policy.rings[0].name, own)
@@ -95,7 +95,8 @@ class Encoder:
         if not rendering.replies:
             dropped.add("no reply", example, "no message of the assistant")
             return None
-        learnt = _learnt(rendering, "last" if example.judges else replies)
+        count = 2 if example.target else 1 if example.verdict or replies == "last" else None
+        learnt = _learnt(rendering, count)
         return learnt if self._fits(learnt, example, dropped) else None
 
     def preference(self, example: Example, dropped: Dropped) -> tuple[Learnt, Learnt] | None:
@@ -112,7 +113,7 @@ class Encoder:
             rendering = self._rendered(example, messages, rings, dropped)
             if rendering is None:
                 return None
-            learnt = _cut_after_reply(_learnt(rendering, "last"))
+            learnt = _cut_after_reply(_learnt(rendering, 1))
             if not self._fits(learnt, example, dropped):
                 return None
             both.append(learnt)
@@ -193,9 +194,10 @@ def policy_of(data: Mapping[str, Any]) -> Policy:
         raise InputError(f"manifest: job.policy: describes no policy ({error})") from None
 
 
-def _learnt(rendering: Rendering, replies: Literal["all", "last"]) -> Learnt:
+def _learnt(rendering: Rendering, replies: int | None) -> Learnt:
+    """The last so many replies are learnt; None takes all."""
     mask = [0] * len(rendering.tokens)
-    for reply in rendering.replies[-1:] if replies == "last" else rendering.replies:
+    for reply in rendering.replies[-replies:] if replies else rendering.replies:
         mask[reply.start : reply.stop] = [1] * (reply.stop - reply.start)
     return Learnt(ids=rendering.tokens, rings=rendering.rings, mask=tuple(mask))
 

@@ -11,18 +11,15 @@ from ringfence.errors import InputError
 from ringfence.training.recipe import Part, Recipe
 
 
-def part_of(parts: Sequence[Part], *, data: str, recipe: str, sibling: str) -> int | None:
-    """The first part that takes an example; None where none does. Without parts there is one."""
-    if not parts:
-        return 0
-    for place, part in enumerate(parts):
-        if (
-            (not part.data or data in part.data)
-            and (not part.recipes or recipe in part.recipes)
-            and (not part.siblings or sibling in part.siblings)
-        ):
-            return place
-    return None
+def parts_of(parts: Sequence[Part], *, data: str, recipe: str, sibling: str) -> list[int]:
+    """Parts that take an example if it is not too long for them; the first of those gets it."""
+    return [
+        place
+        for place, part in enumerate(parts)
+        if (not part.data or data in part.data)
+        and (not part.recipes or recipe in part.recipes)
+        and (not part.siblings or sibling in part.siblings)
+    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

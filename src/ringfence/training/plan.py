@@ -18,15 +18,17 @@ from ringfence.engine import EngineCard
 from ringfence.rings import Policy
 from ringfence.training import store
 from ringfence.training.encoding import Dropped, Encoder, Learnt, policy_of
-from ringfence.training.mixing import Mixture, counts, mixture, part_of
+from ringfence.training.mixing import Mixture, counts, mixture, parts_of
 from ringfence.training.overlap import Overlap
 from ringfence.training.packing import rows
-from ringfence.training.recipe import Kind, Recipe
+from ringfence.training.recipe import Kind, Part, Recipe
 from ringfence.training.sources import Source
 from ringfence.training.store import Store
 
 Json = dict[str, Any]
 Told = Callable[[int], None]
+# The only part of a recipe without a mixture.
+_WHOLE = Part(name="all", weight=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +81,7 @@ def encoded(
     dropped = Dropped()
     length = recipe.sequence.length
     encoder = Encoder(card=card, policies=policies(sources), length=length)
+    parts = recipe.mixture or (_WHOLE,)
     read = [0]
 
     def examples() -> Iterator[tuple[int, tuple[Learnt, ...]]]:
@@ -88,22 +91,24 @@ def encoded(
                 told(read[0])
                 if overlap is not None:
                     overlap.see(example.texts())
-                part = part_of(
-                    recipe.mixture,
-                    data=example.data,
-                    recipe=example.recipe,
-                    sibling=example.sibling,
+                places = parts_of(
+                    parts, data=example.data, recipe=example.recipe, sibling=example.sibling
                 )
-                if part is None:
+                for place in places:
+                    made: tuple[Learnt, ...] | None
+                    if kind == "dpo":
+                        made = encoder.preference(example, dropped)
+                    else:
+                        learnt = encoder.supervised(example, parts[place].replies, dropped)
+                        made = None if learnt is None else (learnt,)
+                    if made is None:
+                        break
+                    tokens = max(len(sequence.ids) for sequence in made)
+                    if tokens <= (parts[place].longest or tokens):
+                        yield place, made
+                        break
+                else:
                     dropped.add("in no part of the mixture", example, example.recipe)
-                    continue
-                replies = recipe.mixture[part].replies if recipe.mixture else "all"
-                if kind == "dpo":
-                    pair = encoder.preference(example, dropped)
-                    if pair is not None:
-                        yield part, pair
-                elif (learnt := encoder.supervised(example, replies, dropped)) is not None:
-                    yield part, (learnt,)
 
     store.write(folder, key, examples(), 2 if kind == "dpo" else 1)
     found = overlap.described() if overlap else None

@@ -46,6 +46,8 @@ class Part(_Section):
     """Siblings of cases it takes; empty takes all."""
     replies: Literal["all", "last"] = "all"
     """Which of the assistant's messages are learnt. Only the last one is checked by synthesis."""
+    longest: int | None = Field(default=None, ge=16)
+    """Most tokens of an example it takes; longer ones go to the next part that takes them."""
 
 
 class Sequence(_Section):

@@ -42,7 +42,8 @@ class Example:
             roles.
         chosen: the better reply, `rejected` the worse; empty for supervised training.
         policy: preset that knows the rings, or its definition by the source's manifest.
-        judges: the last message is a judge's verdict on the reply before; all that is learnt here.
+        verdict: the last message is a judge's on the reply before, and what is learnt here.
+        target: of a verdict: that reply is learnt with it.
     """
 
     data: str
@@ -57,7 +58,8 @@ class Example:
     tools: tuple[Json, ...]
     chosen: tuple[Json, ...] = ()
     rejected: tuple[Json, ...] = ()
-    judges: bool = False
+    verdict: bool = False
+    target: bool = False
 
     def texts(self) -> Iterator[str]:
         """Everything that is trained on or seen in training."""
@@ -144,7 +146,8 @@ class Source:
             tools=tuple(data.get("tools") or ()),
             chosen=tuple(_messages(where, data.get("chosen", ()))),
             rejected=tuple(_messages(where, data.get("rejected", ()))),
-            judges=judges,
+            verdict=judges,
+            target=judges and bool(data.get("target")),
         )
 
 
