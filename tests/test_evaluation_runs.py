@@ -39,8 +39,8 @@ def evaluate(out: Path, *words: str, **settings: str) -> subprocess.CompletedPro
     )
 
 
-def begun(out: Path, *words: str, **settings: str) -> subprocess.Popen[str]:
-    """A run of 40 slow items in which some are finished."""
+def begun(out: Path, *words: str, **settings: str) -> tuple[subprocess.Popen[str], int]:
+    """A run of 40 slow items in which some are finished, and how many it says."""
     settings = {"RINGFENCE_TEST_ITEMS": "40", "RINGFENCE_TEST_PAUSE": "1"} | settings
     process = subprocess.Popen(
         command(out, "--max-samples", "4", *words),
@@ -54,7 +54,7 @@ def begun(out: Path, *words: str, **settings: str) -> subprocess.Popen[str]:
     for line in process.stderr:
         # Printed with the first sample finished five seconds or more after the first task began.
         if " of 40" in line:
-            return process
+            return process, int(line.partition(" of 40")[0].split()[-1])
     raise AssertionError(f"ended with {process.wait()} before anything was finished")
 
 
@@ -62,7 +62,7 @@ def test_a_run_killed_twice_loses_no_finished_sample(tmp_path):
     out = tmp_path / "run"
     resumed = {"RINGFENCE_TEST_ITEMS": "40", "RINGFENCE_TEST_PAUSE": "0"}
     for words in ((), ("--resume",)):
-        process = begun(out, *words)
+        process, _ = begun(out, *words)
         process.send_signal(signal.SIGKILL)
         process.communicate()
     done = evaluate(out, "--max-samples", "4", "--resume", "--json", **resumed)
@@ -82,13 +82,18 @@ def test_a_run_killed_twice_loses_no_finished_sample(tmp_path):
 
 def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(tmp_path):
     out = tmp_path / "run"
-    process = begun(out)
+    process, _ = begun(out)
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
     assert stdout == "" and "Traceback" not in stderr
     assert f"go on with: ringfence evaluate --out {out}" in stderr and "--resume" in stderr
-    assert 1 <= len(load_run(out).records) < 40
+    kept = len(load_run(out).records)
+    assert 1 <= kept < 40
+    again, said = begun(out, "--resume")
+    again.send_signal(signal.SIGINT)
+    again.communicate(timeout=60)
+    assert said > kept
 
 
 def test_a_run_tells_its_rates_and_goes_into_records(tmp_path):
@@ -154,7 +159,7 @@ def test_what_cannot_be_run_ends_with_2_and_one_line(tmp_path, words, error):
 
 def test_a_run_that_another_holds_is_refused(tmp_path):
     out = tmp_path / "run"
-    process = begun(out)
+    process, _ = begun(out)
     try:
         settings = {"RINGFENCE_TEST_ITEMS": "40"}
         done = evaluate(out, "--max-samples", "4", "--resume", **settings)

@@ -23,8 +23,10 @@ from ringfence.records import (
 )
 
 if TYPE_CHECKING:
-    from inspect_ai.log import EvalLog, EvalSample
+    from inspect_ai.log import EvalLog, EvalSample, EvalSpec
 
+# Suite, model and seed.
+Cell = tuple[str, str, int]
 LOGS = "logs"
 MOST_LOGS = 10_000
 LARGEST_ENTRY = 64 << 20
@@ -68,7 +70,7 @@ def newest(path: Path) -> list[tuple[Path, EvalLog]]:
     Raises:
         InputError: a log that cannot be read; names it.
     """
-    chosen: dict[tuple[str, str, int], tuple[tuple[str, bool], Path, EvalLog]] = {}
+    chosen: dict[Cell, tuple[tuple[str, bool], Path, EvalLog]] = {}
     for file in _files(path):
         header = _header(file)
         if header is None:
@@ -115,12 +117,37 @@ def _header(file: Path) -> EvalLog | None:
         raise InputError(f"{file}: is no Inspect log: {_said(error)}") from error
 
 
-def _cell(file: Path, header: EvalLog) -> tuple[str, str, int]:
-    arguments = header.eval.task_args or {}
-    seed = arguments.get("seed", 0)
+def cell_of(spec: EvalSpec) -> Cell:
+    """What a log is of.
+
+    Raises:
+        InputError: its seed is no whole number.
+    """
+    seed = (spec.task_args or {}).get("seed", 0)
     if not isinstance(seed, int) or isinstance(seed, bool):
-        raise InputError(f"{file}: task_args.seed: must be a whole number, not {seed!r}")
-    return header.eval.task.removeprefix("ringfence/"), str(header.eval.model), seed
+        raise InputError(f"task_args.seed: must be a whole number, not {seed!r}")
+    return spec.task.removeprefix("ringfence/"), str(spec.model), seed
+
+
+def finished(file: Path) -> int:
+    """How many samples of a log are finished without an error.
+
+    Raises:
+        InputError: it cannot be read; names it.
+    """
+    from inspect_ai.log import read_eval_log_sample_summaries
+
+    try:
+        return sum(summary.error is None for summary in read_eval_log_sample_summaries(str(file)))
+    except Exception as error:
+        raise InputError(f"{file}: its samples cannot be counted: {_said(error)}") from error
+
+
+def _cell(file: Path, header: EvalLog) -> Cell:
+    try:
+        return cell_of(header.eval)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from None
 
 
 def _records(file: Path, header: EvalLog) -> Iterator[Record]:

@@ -23,7 +23,7 @@ from ringfence.errors import InputError, RingfenceError
 from ringfence.evaluation.baseline import paragraph
 from ringfence.evaluation.engines import ENGINES
 from ringfence.evaluation.names import full_name, is_ours, parse
-from ringfence.evaluation.reading import LOGS, logged, newest
+from ringfence.evaluation.reading import LOGS, cell_of, finished, logged, newest
 from ringfence.evaluation.watching import Count, watched
 from ringfence.partial_files import locked, sync_folder
 from ringfence.records import MANIFEST, RECORDS, manifest_of, records_as_jsonl
@@ -156,9 +156,11 @@ def run(out: Path, plan: Plan, changed: Callable[[Count], None]) -> Count:
                 f"given choices, which {others[0]} does not give: leave one of them out"
             )
     count = Count(sum(len(task.dataset) for task in tasks) * len(plan.models), changed)
-    for _, header in newest(out):
+    for file, header in newest(out):
         if header.status == "success":
             count.skipped(header.eval.dataset.samples or 0)
+        else:
+            count.kept(cell_of(header.eval), finished(file))
     try:
         with watched(count), _quiet():
             eval_set(
@@ -186,13 +188,13 @@ def run(out: Path, plan: Plan, changed: Callable[[Count], None]) -> Count:
         raise RingfenceError(f"Inspect could not run: {type(error).__name__}: {error}") from error
     finally:
         asyncio.run(ENGINES.aclose())
-        finished = _finish(out)
-    if finished < count.total:
+        written = _finish(out)
+    if written < count.total:
         # Inspect does not always pass Ctrl-C on once it has written its logs.
         why = [header.error.message for _, header in newest(out) if header.error]
         if not why or any("Cancelled" in reason for reason in why):
             raise KeyboardInterrupt
-        raise RingfenceError(f"{count.total - finished} samples were not run: {why[0]}")
+        raise RingfenceError(f"{count.total - written} samples were not run: {why[0]}")
     return count
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from inspect_ai.hooks import Hooks, RunEnd, SampleEnd, TaskEnd, TaskStart, hooks
 
 from ringfence.evaluation.engines import ENGINES
+from ringfence.evaluation.reading import Cell, cell_of
 
 
 class Count:
@@ -28,12 +29,15 @@ class Count:
         """`changed` is called whenever something has."""
         self.total, self.done, self.now, self.failed, self.task = total, 0, 0, 0, ""
         self._changed = changed
+        self._kept: dict[Cell, int] = {}
         self._closed = 0
         self._open = 0
 
-    def started(self, task: str) -> None:
-        """A task begins."""
-        self.task, self._open = task, 0
+    def started(self, cell: Cell) -> None:
+        """A task begins, or goes on with what an earlier attempt has finished of it."""
+        suite, model, _ = cell
+        self.task, self._open = f"{suite} · {model}", self._kept.pop(cell, 0)
+        self.done = self._closed + self._open
         self._changed(self)
 
     def finished(self, *, failed: bool) -> None:
@@ -52,8 +56,12 @@ class Count:
         self._changed(self)
 
     def skipped(self, samples: int) -> None:
-        """So many samples were there already."""
+        """A task with so many samples was there already."""
         self.ended(samples)
+
+    def kept(self, cell: Cell, samples: int) -> None:
+        """An earlier attempt has finished so many samples of a task, and not the task."""
+        self._kept[cell] = samples
 
 
 _watching: list[Count] = []
@@ -80,7 +88,7 @@ class Watching(Hooks):
     async def on_task_start(self, data: TaskStart) -> None:
         """See `Count.started`."""
         for count in _watching:
-            count.started(f"{data.spec.task.removeprefix('ringfence/')} · {data.spec.model}")
+            count.started(cell_of(data.spec))
 
     async def on_sample_end(self, data: SampleEnd) -> None:
         """See `Count.finished`."""
