@@ -4,27 +4,34 @@
 #
 #   runs/embedded-table.sh OUT DATA [ROW...]      DATA: the data sets that are not packaged
 #
-# ADAPTER names the trained rows' adapter (default: packaged); LIMIT items a suite (default 60) and CASES
-# siblings of the hierarchy suite (default 300, some 50 cases). --dry-run prints the commands only.
+# A row is base or trained, then perhaps -prompt (the prompt-only baseline), then perhaps -guarded or
+# -best-of-n. ADAPTER names the trained rows' adapter (default: packaged), SUITES those beside hierarchy,
+# LIMIT items a suite (default 60), CASES siblings of the hierarchy suite (default 300, some 50 cases), N the
+# drafts of best-of-n (default 4). --dry-run prints the commands only.
 set -euo pipefail
 
 dry=""
 if [ "${1:-}" = --dry-run ]; then dry=1; shift; fi
-if [ $# -lt 2 ]; then sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2; fi
+if [ $# -lt 2 ]; then sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2; fi
 out=$1 data=$2; shift 2
-adapter=${ADAPTER:-packaged} limit=${LIMIT:-60} cases=${CASES:-300} ringfence=${RINGFENCE:-ringfence}
-suites=extraction,indirect,over-refusal,jailbreak,guardrails,iheval,capability
+adapter=${ADAPTER:-packaged} limit=${LIMIT:-60} cases=${CASES:-300} n=${N:-4} ringfence=${RINGFENCE:-ringfence}
+suites=${SUITES:-extraction,indirect,over-refusal,jailbreak,guardrails,iheval,capability}
 
 model() {
-  case $1 in
-    base) echo 'embedded?adapter=none' ;;
-    base-prompt) echo 'embedded?adapter=none&prompt-only=true' ;;
-    trained) echo "embedded?adapter=$adapter" ;;
-    trained-prompt) echo "embedded?adapter=$adapter&prompt-only=true" ;;
-    trained-guarded) echo "embedded?adapter=$adapter&decoder=guarded&principle=rings" ;;
-    trained-best-of-n) echo "embedded?adapter=$adapter&decoder=best-of-n&principle=rings&n=4" ;;
+  local row=$1 name options=""
+  case $row in
+    base*) name='embedded?adapter=none' row=${row#base} ;;
+    trained*) name="embedded?adapter=$adapter" row=${row#trained} ;;
     *) echo "unknown row $1" >&2; exit 2 ;;
   esac
+  if [ "${row#-prompt}" != "$row" ]; then options='&prompt-only=true' row=${row#-prompt}; fi
+  case $row in
+    "") ;;
+    -guarded) options="$options&decoder=guarded&principle=rings" ;;
+    -best-of-n) options="$options&decoder=best-of-n&principle=rings&n=$n" ;;
+    *) echo "unknown row $1" >&2; exit 2 ;;
+  esac
+  echo "$name$options"
 }
 run() { printf '%q ' "$@"; printf '\n'; if [ -z "$dry" ]; then "$@"; fi; }
 evaluate() {
