@@ -1,4 +1,4 @@
-"""The demonstration: three prompts, answered plainly and with rewinds, side by side."""
+"""The demonstration: whom the model obeys, and three prompts, answered plainly and with rewinds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from ringfence.commandline import terminal
+from ringfence.commandline import obedience, terminal
 from ringfence.commandline.workplace import Workplace
 from ringfence.errors import RingfenceError
 from ringfence.events import Cost, Ended
@@ -107,6 +107,12 @@ async def demo(place: Workplace, console: Console, *, as_json: bool) -> None:
     width = min(console.width, 110)
     if not as_json:
         console.print(_introduction(place), width=width, soft_wrap=False)
+    obeyed = {}
+    if place.trained:
+        with console.status("cases of the evaluation split, before and after training …"):
+            obeyed = await obedience.before_and_after(place)
+        if not as_json:
+            console.print(obedience.view(obeyed), width=width, soft_wrap=False)
     everything: list[Shown] = []
     for number, prompt in enumerate(PROMPTS, 1):
         made = []
@@ -122,6 +128,7 @@ async def demo(place: Workplace, console: Console, *, as_json: bool) -> None:
             "engine": place.engine.card.name,
             "principle": place.principle.name,
             "note": HONEST,
+            "obedience": {name: [one.to_json() for one in made] for name, made in obeyed.items()},
             "replies": [one.to_json() for one in everything],
             "totals": {decoder: asdict(cost) for decoder, cost in totals.items()},
         }

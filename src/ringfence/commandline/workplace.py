@@ -33,6 +33,7 @@ class Workplace:
         principle: of the judge; None without one.
         judge: None without a principle.
         decoder: makes the replies.
+        trained: the engine is the packaged model with the packaged adapter.
     """
 
     settings: Settings
@@ -41,6 +42,7 @@ class Workplace:
     decoder: DecoderName
     principle: Principle | None = None
     judge: Judge | None = None
+    trained: bool = False
 
     def events(self, prompt: Rendering, **options: Any) -> Events:
         """Make a reply; `options` replace those of the settings."""
@@ -103,11 +105,14 @@ async def opened(settings: Settings, *, trained: bool = True) -> AsyncIterator[W
     options = {name: getattr(settings, name) for name in _OF_ENGINES}
     given = {name: value for name, value in options.items() if value is not None}
     untold = settings.adapter is None and settings.rings_strength is None
-    if trained and untold and settings.engine == "embedded" and packaged_adapter():
+    adapted = trained and untold and settings.engine == "embedded" and bool(packaged_adapter())
+    if adapted:
         given["adapter"] = PACKAGED
     engine = await open_engine(settings.engine, **given)
     try:
-        place = Workplace(settings=settings, engine=engine, embedder=embedder, decoder="plain")
+        place = Workplace(
+            settings=settings, engine=engine, embedder=embedder, decoder="plain", trained=adapted
+        )
         if name is not None:
             place = await place.judging(name)
         yield place.decoding(decoder)
