@@ -3,10 +3,12 @@
 Both sides are TRL's SFTTrainer with the same rows a batch, steps, optimiser, adapter and precision,
 without recomputed activations, on the same rendered examples with the same labels. Plain is what a
 user of TRL gets who hands over `input_ids` and `labels`: rows in order, padded, with an attention
-mask. Ours groups examples of like length (or packs them), pads without a mask, and on a CPU scores
-only tokens with a loss. Repeats alternate, so that whatever else the machine does hits both.
+mask. Ours groups examples of like length (or packs them, or shares what they have in common), pads
+without a mask, and on a CPU scores only tokens with a loss. Tokens are those of the examples on
+both sides, shared or not. Repeats alternate, so that whatever else the machine does hits both.
 
-    python benchmarks/training_throughput.py --model embedded --data FOLDER [--steps 6 --repeats 3]
+    python benchmarks/training_throughput.py --data FOLDER [--steps 6 --repeats 3]
+    python benchmarks/training_throughput.py --data FOLDER FOLDER/judged.jsonl --packing shared
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ def main() -> None:
             Job(
                 kind="sft",
                 model=options.model,
-                data=(options.data,),
+                data=tuple(options.data),
                 out=Path(place),
                 recipe=recipe,
             ),
@@ -84,7 +86,7 @@ def _ours(ready: Ready, options: Any, turn: int, place: Path) -> tuple[int, floa
     settings = _settings(ready, options, place, trainers.arguments)
     trainer = trainers.trainer(
         "sft",
-        _model(ready),
+        _model(ready, shared=options.packing == "shared"),
         settings,
         Rows(ready.plan.store, rows),
         ready.job.recipe,
@@ -140,13 +142,13 @@ def _settings(ready: Ready, options: Any, place: Path, arguments: Callable[..., 
     return settings
 
 
-def _model(ready: Ready) -> Any:
+def _model(ready: Ready, *, shared: bool = False) -> Any:
     import torch
 
     from ringfence.training.models import loaded
 
     torch.manual_seed(0)
-    return loaded(ready.folder, ready.job.recipe, adapter=None, ring_names=5)
+    return loaded(ready.folder, ready.job.recipe, adapter=None, ring_names=5, shared=shared)
 
 
 def _timed(trainer: Any) -> float:
@@ -178,12 +180,14 @@ def _say(text: str) -> None:
 def _options() -> Any:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", default="embedded")
-    parser.add_argument("--data", required=True)
+    parser.add_argument("--data", required=True, nargs="+")
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--rows", type=int, default=4)
     parser.add_argument("--length", type=int, default=1024)
-    parser.add_argument("--packing", default="grouped", choices=["grouped", "packed", "none"])
+    parser.add_argument(
+        "--packing", default="grouped", choices=["grouped", "packed", "shared", "none"]
+    )
     parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--threads", type=int)
     parser.add_argument("--json", type=Path)

@@ -55,9 +55,10 @@ HEAVY = {
     "torch": {"adapters/applying.py", "segments/signal.py"}
     | {"engines/transformers.py", "engines/kept_caches.py", "engines/rows.py"}
     | {"training/collation.py", "training/isolation.py", "training/running.py"}
-    | {"training/trainers.py", "training/watching.py"},
+    | {"training/trainers.py", "training/watching.py", "training/shared_attention.py"},
     "transformers": {"engines/transformers.py"}
-    | {"training/running.py", "training/trainers.py", "training/watching.py"},
+    | {"training/running.py", "training/trainers.py", "training/watching.py"}
+    | {"training/shared_attention.py"},
     "trl": set(),
     "peft": set(),
     "datasets": set(),

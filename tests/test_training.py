@@ -243,6 +243,21 @@ def test_a_ring_signal_is_trained_saved_and_gone_on_with_by_preferences(place):
     assert not (place / "signal-dpo" / "ref").exists()
 
 
+def test_rows_that_share_are_trained_on_and_resumed(place, tmp_path):
+    lines = [conversation(number, id=f"case-{number // 5}/{number}") for number in range(60)]
+    data = (str(write_lines(tmp_path / "sft.jsonl", lines)),)
+    shared = recipe(sequence={"length": 256, "packing": "shared"}, sft=SFT | {"rows": 1})
+    made = job(place, tmp_path / "out", data=data, recipe=shared)
+    manifest = run(made).manifest
+    assert manifest["packing"]["isolated"] is True
+    assert manifest["packing"]["attention"] == "ringfence_shared"
+    whole = losses(tmp_path / "out")
+    assert whole[-1] < whole[0]
+    mixed = manifest["data"]["mixture"][0]
+    # Every line begins with the same system message.
+    assert sum(line["batch_tokens"] for line in read(tmp_path / "out")) < 0.8 * mixed["tokens"]
+
+
 def test_full_training_leaves_a_model_that_transformers_loads(place):
     import transformers
 

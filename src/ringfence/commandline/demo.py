@@ -107,7 +107,7 @@ async def demo(place: Workplace, console: Console, *, as_json: bool) -> None:
     width = min(console.width, 110)
     if not as_json:
         console.print(_introduction(place), width=width, soft_wrap=False)
-    obeyed = {}
+    obeyed: dict[str, list[obedience.Answered]] = {}
     if place.trained:
         with console.status("cases of the evaluation split, before and after training …"):
             obeyed = await obedience.before_and_after(place)

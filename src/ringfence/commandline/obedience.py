@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,7 +105,7 @@ def _conversation(sibling: Sibling) -> Conversation:
     return Conversation.of(turns, load(_POLICY), [turn.ring for turn in sibling.messages])
 
 
-def view(shown: dict[str, Sequence[Answered]]) -> Group:
+def view(shown: Mapping[str, Sequence[Answered]]) -> Group:
     """A table of what was said and answered, and how much of it was right."""
     table = Table(expand=True, show_lines=True, border_style="dim", padding=(0, 1))
     table.add_column("a user says", ratio=2)

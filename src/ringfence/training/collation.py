@@ -3,7 +3,8 @@
 Nothing is marked as padding. Padding stands behind the text and a causal model does not look
 ahead, so no mask is needed where a row holds one example; where it holds several, positions start
 again at zero, from which transformers makes a mask that keeps examples apart. Flash attention
-takes that from one long row instead, so its rows are laid end to end.
+takes that from one long row instead, so its rows are laid end to end; so are rows that share what
+their examples have in common.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ringfence.training.sharing import Segment, laid, told_apart
 from ringfence.training.store import Store
 
 # Labels without a loss, in torch and transformers.
@@ -61,15 +63,19 @@ class Supervised:
     Attributes:
         pad: id of the padding.
         flat: lay all rows end to end, for flash attention.
+        shared: lay them out as trees, for `shared_attention`.
         rings: hand the ring of every token to the model.
     """
 
     pad: int
     flat: bool = False
+    shared: bool = False
     rings: bool = False
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
-        """Input ids, labels and positions [rows, longest row]; flat, one row of all."""
+        """Input ids, labels and positions [rows, longest row]; flat or shared, one row of all."""
+        if self.shared:
+            return self._trees(rows)
         if self.flat:
             rows = [[sequence for row in rows for sequence in row]]
         width = max(sum(len(sequence["ids"]) for sequence in row) for row in rows)
@@ -95,6 +101,39 @@ class Supervised:
         if self.rings:
             made["ring_ids"] = batch["rings"]
         return made | (_bounds(rows[0]) if self.flat else {})
+
+    def _trees(self, rows: Sequence[Row]) -> dict[str, Any]:
+        from ringfence.training.shared_attention import Seen
+
+        segments: list[tuple[Segment, Row]] = []
+        for row in rows:
+            start = segments[-1][0].stop if segments else 0
+            segments += [
+                (each.moved(start), row)
+                for each in laid([told_apart(each["ids"], each["rings"]) for each in row])
+            ]
+        width = segments[-1][0].stop
+        batch = _empty(1, width, self.pad)
+        labels, positions = torch.full((1, width), IGNORED), torch.empty(1, width, dtype=torch.long)
+        for segment, row in segments:
+            start, stop, first = segment.start, segment.stop, segment.depth
+            where = slice(first, first + stop - start)
+            sequences = [row[number] for number in segment.of]
+            _fill(batch, 0, start, {name: sequences[0][name][where] for name in batch})
+            learnt = np.any([item["mask"][where] for item in sequences], axis=0)
+            labels[0, start:stop] = torch.from_numpy(
+                np.where(learnt, sequences[0]["ids"][where], IGNORED)
+            )
+            # What comes before it in the row is no beginning of it.
+            labels[0, start] = IGNORED
+            positions[0, start:stop] = torch.arange(where.start, where.stop)
+        made = {
+            "input_ids": batch["ids"],
+            "labels": labels,
+            "position_ids": positions,
+            "seen": Seen([segment for segment, _ in segments]),
+        }
+        return made | ({"ring_ids": batch["rings"]} if self.rings else {})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ import torch
 
 from ringfence.errors import InputError
 from ringfence.training.collation import Rows, Supervised
+from ringfence.training.sharing import laid, told_apart
 
 # Tokens of each example that are compared.
 _TOKENS = 128
@@ -29,19 +30,30 @@ def measured(model: Any, rows: Rows, collator: Supervised) -> dict[str, Any]:
     if found is None:
         return {"isolated": None, "says": "no row holds two examples"}
     two = [{name: values[:_TOKENS] for name, values in sequence.items()} for sequence in found[:2]]
+    lengths = [len(sequence["ids"]) for sequence in two]
+    # Where each of them stands in the row: as (place in the row, sequence, place in it, how many).
+    stands = [(0, 0, 0, lengths[0]), (lengths[0], 1, 0, lengths[1])]
+    if collator.shared:
+        segments = laid([told_apart(sequence["ids"], sequence["rings"]) for sequence in two])
+        stands = [(one.start, one.of[-1], one.depth, one.stop - one.start) for one in segments]
     training = model.training
     model.eval()
     try:
         together = _logits(model, collator([two]))
-        alone = torch.cat([_logits(model, collator([[one]])) for one in two], dim=1)
+        alone = [_logits(model, collator([[one]])) for one in two]
     finally:
         model.train(training)
-    difference = float((together - alone).abs().max() / alone.std().clamp(min=1e-9))
+    spread = torch.cat(alone, dim=1).std().clamp(min=1e-9)
+    difference = max(
+        float((together[0, at : at + count] - alone[of][0, first : first + count]).abs().max())
+        for at, of, first, count in stands
+    ) / float(spread)
     bound = _ROUNDING.get(model.dtype, 0.1)
     if not difference <= bound:
+        packing = "shared" if collator.shared else "packed"
         raise InputError(
-            "sequence.packing: packed: this model's attention lets examples of one row see each "
-            f"other (logits differ by {difference:.3g} of their spread). Use packing: grouped."
+            f"sequence.packing: {packing}: this model's attention lets examples of one row see "
+            f"each other (logits differ by {difference:.3g} of their spread). Use packing: grouped."
         )
     return {
         "isolated": True,

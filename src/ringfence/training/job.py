@@ -268,10 +268,8 @@ def finished(ready: Ready, result: Json, environment: Json, isolation: Json) -> 
 
 def tokens_of_steps(plan: Plan) -> list[int]:
     """Tokens of every step, on all devices."""
-    lengths = plan.store.lengths()
-    of_rows = [sum(lengths[number] for number in row) for row in plan.rows]
     return [
-        sum(of_rows[start : start + plan.batch])
+        sum(plan.tokens[start : start + plan.batch])
         for start in range(0, plan.steps * plan.batch, plan.batch)
     ]
 

@@ -30,11 +30,13 @@ class Mixture:
         pools: the examples of every part, by number.
         taken: how many of each; a part that is short of it repeats.
         seed: of the draws.
+        groups: the case of every example, to draw whole cases; None draws examples one by one.
     """
 
     pools: tuple[tuple[int, ...], ...]
     taken: tuple[int, ...]
     seed: int
+    groups: Sequence[int] | None = None
 
     def epoch(self, number: int) -> list[int]:
         """The examples of an epoch in their order; equal seeds give equal epochs."""
@@ -42,17 +44,29 @@ class Mixture:
         for place, (pool, count) in enumerate(zip(self.pools, self.taken, strict=True)):
             rng = Random(f"{self.seed}:{number}:{place}")
             whole, rest = divmod(count, len(pool)) if pool else (0, 0)
-            chosen += list(pool) * whole + rng.sample(pool, rest)
+            chosen += list(pool) * whole + self._drawn(pool, rest, rng)
         Random(f"{self.seed}:{number}").shuffle(chosen)
         return chosen
 
+    def _drawn(self, pool: Sequence[int], count: int, rng: Random) -> list[int]:
+        if self.groups is None:
+            return rng.sample(pool, count)
+        cases: dict[int, list[int]] = {}
+        for example in pool:
+            cases.setdefault(self.groups[example], []).append(example)
+        order = rng.sample(sorted(cases), len(cases))
+        return [example for case in order for example in cases[case]][:count]
 
-def mixture(recipe: Recipe, members: Sequence[int | None]) -> Mixture:
+
+def mixture(
+    recipe: Recipe, members: Sequence[int | None], groups: Sequence[int] | None = None
+) -> Mixture:
     """Settle how many examples of each part make an epoch.
 
     Args:
         recipe: gives parts, weights, `examples` and `repeats`.
         members: the part of every example, None for those in none.
+        groups: the case of every example, to draw whole cases.
 
     Raises:
         InputError: a part without examples, or one too short for what `examples` asks of it.
@@ -66,7 +80,7 @@ def mixture(recipe: Recipe, members: Sequence[int | None]) -> Mixture:
         if not pools[0]:
             raise InputError("--data: no example is left to train on")
         wanted = min(recipe.examples or len(pools[0]), len(pools[0]) * recipe.repeats)
-        return Mixture(pools=pools, taken=(wanted,), seed=recipe.seed)
+        return Mixture(pools=pools, taken=(wanted,), seed=recipe.seed, groups=groups)
     for part, pool in zip(recipe.mixture, pools, strict=True):
         if not pool:
             raise InputError(
@@ -86,7 +100,7 @@ def mixture(recipe: Recipe, members: Sequence[int | None]) -> Mixture:
                 f"which would repeat them more than repeats: {recipe.repeats} times. Synthesise "
                 "more, lower examples or the weight, or raise repeats."
             )
-    return Mixture(pools=pools, taken=tuple(taken), seed=recipe.seed)
+    return Mixture(pools=pools, taken=tuple(taken), seed=recipe.seed, groups=groups)
 
 
 def counts(

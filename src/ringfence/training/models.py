@@ -119,7 +119,12 @@ def weights_hash(folder: Path) -> str:
 
 
 def loaded(
-    folder: Path, recipe: Recipe, *, adapter: Path | None, ring_names: int | tuple[str, ...]
+    folder: Path,
+    recipe: Recipe,
+    *,
+    adapter: Path | None,
+    ring_names: int | tuple[str, ...],
+    shared: bool = False,
 ) -> Any:
     """The model, ready to be trained: its adapter and ring signal added, as the recipe says.
 
@@ -128,6 +133,7 @@ def loaded(
         recipe: gives adapter, segments, precision and attention.
         adapter: an adapter of an earlier training to go on with.
         ring_names: for a ring signal: names of the rings, or how many.
+        shared: rows share what their examples have in common.
 
     Raises:
         EngineError: it cannot be loaded.
@@ -135,6 +141,11 @@ def loaded(
     """
     torch, transformers = library("torch"), library("transformers")
     precision, full = recipe.hardware.precision, recipe.adapter is None
+    attention: str = recipe.hardware.attention
+    if shared:
+        from ringfence.training.shared_attention import NAME
+
+        attention = NAME
     # What is trained stays in float32: small steps vanish in bfloat16.
     dtype = torch.bfloat16 if precision == "bfloat16" and not full else torch.float32
     try:
@@ -145,7 +156,7 @@ def loaded(
                 use_safetensors=True,
                 trust_remote_code=False,
                 local_files_only=True,
-                attn_implementation=recipe.hardware.attention,
+                attn_implementation=attention,
                 output_loading_info=True,
             )
     except Exception as error:  # whatever transformers, safetensors and torch find wrong

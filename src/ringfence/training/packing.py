@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import Random
-from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ringfence.training.recipe import Packing
+from ringfence.training.sharing import size
+
+Tree = tuple[Callable[[int], int], Callable[[int], NDArray[np.int64]]]
 
 # Batches within which examples of like length are put side by side.
 _WINDOW = 32
@@ -17,8 +24,9 @@ def rows(
     *,
     length: int,
     batch: int,
-    packing: Literal["packed", "grouped", "none"],
+    packing: Packing,
     seed: str,
+    tree: Tree | None = None,
 ) -> list[tuple[int, ...]]:
     """The rows of an epoch, in order; every example stands in exactly one.
 
@@ -29,7 +37,11 @@ def rows(
         batch: rows that one device processes at once.
         packing: see `recipe.Sequence`.
         seed: of the order of batches.
+        tree: the case of every example, and its tokens; for `shared`.
     """
+    if packing == "shared":
+        assert tree is not None
+        return _shared(order, tree, length)
     if packing == "packed":
         packed = _packed(order, lengths, length)
         Random(seed).shuffle(packed)
@@ -37,6 +49,27 @@ def rows(
     if packing == "grouped":
         return _grouped(order, lengths, batch, seed)
     return [(number,) for number in order]
+
+
+def _shared(order: Sequence[int], tree: Tree, length: int) -> list[tuple[int, ...]]:
+    """The examples of a case together, in rows of at most `length` places."""
+    case_of, tokens_of = tree
+    cases: dict[int, list[int]] = {}
+    for number in order:
+        cases.setdefault(case_of(number), []).append(number)
+    found: list[tuple[int, ...]] = []
+    for members in cases.values():
+        tokens = {number: tokens_of(number) for number in set(members)}
+        row: list[int] = []
+        # Those that begin alike come one after the other.
+        for number in sorted(members, key=lambda number: tokens[number].tolist()):
+            longer = [tokens[each] for each in (*row, number)]
+            if row and sum(map(len, longer)) > length and size(longer) > length:
+                found.append(tuple(row))
+                row = []
+            row.append(number)
+        found.append(tuple(row))
+    return found
 
 
 def _packed(order: Sequence[int], lengths: Sequence[int], length: int) -> list[tuple[int, ...]]:

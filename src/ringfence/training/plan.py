@@ -21,7 +21,8 @@ from ringfence.training.encoding import Dropped, Encoder, Learnt, policy_of
 from ringfence.training.mixing import Mixture, counts, mixture, parts_of
 from ringfence.training.overlap import Overlap
 from ringfence.training.packing import rows
-from ringfence.training.recipe import Kind, Part, Recipe
+from ringfence.training.recipe import Kind, Packing, Part, Recipe
+from ringfence.training.sharing import size
 from ringfence.training.sources import Source
 from ringfence.training.store import Store
 
@@ -37,6 +38,7 @@ class Plan:
 
     Attributes:
         rows: of the whole run, in order; numbers of examples each.
+        tokens: that every row takes; fewer than its examples have, where they share some.
         store: their tokens.
         batch: rows of one step, over all devices.
         steps: of the optimiser.
@@ -44,6 +46,7 @@ class Plan:
     """
 
     rows: tuple[tuple[int, ...], ...]
+    tokens: tuple[int, ...]
     store: Store
     batch: int
     steps: int
@@ -84,7 +87,7 @@ def encoded(
     parts = recipe.mixture or (_WHOLE,)
     read = [0]
 
-    def examples() -> Iterator[tuple[int, tuple[Learnt, ...]]]:
+    def examples() -> Iterator[tuple[int, str, tuple[Learnt, ...]]]:
         for source in sources:
             for example in source.examples():
                 read[0] += 1
@@ -105,7 +108,7 @@ def encoded(
                         break
                     tokens = max(len(sequence.ids) for sequence in made)
                     if tokens <= (parts[place].longest or tokens):
-                        yield place, made
+                        yield place, example.case, made
                         break
                 else:
                     dropped.add("in no part of the mixture", example, example.recipe)
@@ -123,7 +126,7 @@ def key_of(
 ) -> str:
     """A hash of everything that decides what the tokens are."""
     parts = {
-        "format": 1,
+        "format": 2,
         "kind": kind,
         "sources": [(source.name, source.sha256) for source in sources],
         "mixture": [part.model_dump(mode="json") for part in recipe.mixture],
@@ -150,6 +153,12 @@ def policies(sources: Sequence[Source]) -> dict[str, Policy]:
     }
 
 
+def packing_of(recipe: Recipe, kind: Kind) -> Packing:
+    """How examples become rows in this kind of training."""
+    packing = recipe.sequence.packing
+    return "grouped" if kind == "dpo" and packing != "none" else packing
+
+
 def planned(made: Store, recipe: Recipe, kind: Kind, world: int) -> Plan:
     """Rows of all epochs in order.
 
@@ -164,11 +173,10 @@ def planned(made: Store, recipe: Recipe, kind: Kind, world: int) -> Plan:
     """
     schedule = recipe.schedule(kind)
     members = [None if part < 0 else int(part) for part in made.parts]
-    mixed: Mixture = mixture(recipe, members)
+    packing = packing_of(recipe, kind)
+    shared = packing == "shared"
+    mixed: Mixture = mixture(recipe, members, made.groups.tolist() if shared else None)
     lengths = made.lengths()
-    packing = recipe.sequence.packing
-    if kind == "dpo" and packing == "packed":
-        packing = "grouped"
     batch = schedule.rows * schedule.accumulate * world
     found: list[tuple[int, ...]] = []
     for epoch in range(math.ceil(schedule.epochs)):
@@ -182,6 +190,7 @@ def planned(made: Store, recipe: Recipe, kind: Kind, world: int) -> Plan:
             batch=schedule.rows,
             packing=packing,
             seed=f"{recipe.seed}:rows:{epoch}",
+            tree=(made.group, made.told_apart) if shared else None,
         )
         if schedule.steps and len(found) >= schedule.steps * batch:
             break
@@ -192,6 +201,12 @@ def planned(made: Store, recipe: Recipe, kind: Kind, world: int) -> Plan:
     learnt = made.learnt()
     return Plan(
         rows=tuple(found),
+        tokens=tuple(
+            size([made.told_apart(number) for number in row])
+            if shared
+            else sum(lengths[number] for number in row)
+            for row in found
+        ),
         store=made,
         batch=batch,
         steps=steps,

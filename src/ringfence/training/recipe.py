@@ -11,6 +11,7 @@ from ringfence.errors import InputError
 from ringfence.yaml_files import read
 
 Kind = Literal["sft", "dpo"]
+Packing = Literal["packed", "grouped", "shared", "none"]
 KINDS: tuple[Kind, ...] = ("sft", "dpo")
 
 
@@ -55,9 +56,10 @@ class Sequence(_Section):
 
     length: int = Field(default=1024, ge=16)
     """Longest example in tokens; longer ones are dropped and counted."""
-    packing: Literal["packed", "grouped", "none"] = "grouped"
+    packing: Packing = "grouped"
     """`packed` fills rows with several examples that do not see each other; `grouped` puts examples
-    of like length side by side; `none` takes them as they come. Preferences are never packed."""
+    of like length side by side; `shared` takes all examples of a case together and computes what
+    they have in common once; `none` takes them as they come. Preferences are `grouped` at most."""
 
 
 class Schedule(_Section):

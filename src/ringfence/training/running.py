@@ -25,6 +25,7 @@ from ringfence.training.isolation import measured
 from ringfence.training.job import Job, Json, Ready, Say
 from ringfence.training.metrics import Metrics, read
 from ringfence.training.models import library, loaded, quiet, signal_of
+from ringfence.training.plan import packing_of
 from ringfence.training.watching import Stop, Watch
 
 
@@ -87,7 +88,13 @@ def _trained(ready: Ready, state: Any, say: Say) -> Outcome:
     with torch.random.fork_rng(devices=[]):
         # New weights of adapters are drawn from torch's own generator.
         torch.manual_seed(job.recipe.seed)
-        model = loaded(ready.folder, job.recipe, adapter=job.adapter, ring_names=_rings(ready))
+        model = loaded(
+            ready.folder,
+            job.recipe,
+            adapter=job.adapter,
+            ring_names=_rings(ready),
+            shared=packing_of(job.recipe, job.kind) == "shared",
+        )
     rows = Rows(plan.store, plan.rows)
     isolation = _isolation(ready, model, rows, state.num_processes)
     stop = Stop()
@@ -135,7 +142,8 @@ def _trained(ready: Ready, state: Any, say: Say) -> Outcome:
 
 def _isolation(ready: Ready, model: Any, rows: Rows, world: int) -> Json:
     recipe = ready.job.recipe
-    if ready.job.kind == "dpo" or recipe.sequence.packing != "packed":
+    packing = packing_of(recipe, ready.job.kind)
+    if packing in ("grouped", "none"):
         return {"isolated": True, "says": "one example a row"}
     if world > 1:
         # The model is not yet where it will run, and may be on no device as a whole.
@@ -147,7 +155,8 @@ def _isolation(ready: Ready, model: Any, rows: Rows, world: int) -> Json:
     flat = recipe.hardware.attention.startswith("flash")
     if flat:
         return {"isolated": None, "says": "rows end to end, bounds given to flash attention"}
-    return measured(model, rows, Supervised(pad=0))
+    rings = signal_of(model) is not None
+    return measured(model, rows, Supervised(pad=0, shared=packing == "shared", rings=rings))
 
 
 def _rings(ready: Ready) -> int | tuple[str, ...]:

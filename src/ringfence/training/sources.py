@@ -61,6 +61,11 @@ class Example:
     verdict: bool = False
     target: bool = False
 
+    @property
+    def case(self) -> str:
+        """What its siblings have in common; that of synthesis stands first in the id."""
+        return self.id.partition("/")[0]
+
     def texts(self) -> Iterator[str]:
         """Everything that is trained on or seen in training."""
         for message in (*self.messages, *self.chosen, *self.rejected):

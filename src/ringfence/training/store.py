@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 
 from ringfence.errors import InputError
 from ringfence.training.encoding import Learnt
+from ringfence.training.sharing import told_apart
 
 Json = dict[str, Any]
-_ARRAYS = {"ids": "u4", "rings": "i1", "mask": "u1", "offsets": "i8", "parts": "i2"}
+_ARRAYS = {"ids": "u4", "rings": "i1", "mask": "u1", "offsets": "i8", "parts": "i2", "groups": "i4"}
 _SUMMARY = "summary.json"
 
 
@@ -36,6 +37,7 @@ class Store:
         mask: 1 where there is a loss.
         offsets: where each sequence starts, and where the last one ends.
         parts: the part of the mixture of every example; -1 for none.
+        groups: the case of every example, by number.
         each: sequences of an example: 1, or 2 for preferences (chosen, rejected).
         summary: what was dropped and found out when it was made.
     """
@@ -45,6 +47,7 @@ class Store:
     mask: NDArray[np.uint8]
     offsets: NDArray[np.int64]
     parts: NDArray[np.int16]
+    groups: NDArray[np.int32]
     each: int
     summary: Json
 
@@ -56,10 +59,19 @@ class Store:
         """Where a sequence stands."""
         return slice(int(self.offsets[number]), int(self.offsets[number + 1]))
 
+    def group(self, number: int) -> int:
+        """The case of an example."""
+        return int(self.groups[number])
+
     def lengths(self) -> list[int]:
         """Tokens of every example; of preferences both sequences."""
         whole = np.diff(self.offsets).reshape(-1, self.each).sum(axis=1)
         return [int(value) for value in whole]
+
+    def told_apart(self, number: int) -> NDArray[np.int64]:
+        """See `sharing.told_apart`; of a sequence."""
+        where = self.sequence(number)
+        return told_apart(self.ids[where], self.rings[where])
 
     def learnt(self) -> list[int]:
         """Tokens with a loss of every example."""
@@ -71,29 +83,38 @@ class Store:
 
 
 def write(
-    folder: Path, key: str, examples: Iterable[tuple[int, tuple[Learnt, ...]]], each: int
+    folder: Path, key: str, examples: Iterable[tuple[int, str, tuple[Learnt, ...]]], each: int
 ) -> None:
     """Write all arrays; `finish` names them.
 
     Args:
         folder: of the arrays; replaced.
         key: what they were made of.
-        examples: part and sequences of every example.
+        examples: part, case and sequences of every example.
         each: sequences of an example.
     """
     ids, rings, mask = array("I"), array("b"), array("B")
-    offsets, parts = array("q", [0]), array("h")
-    for part, sequences in examples:
+    offsets, parts, groups = array("q", [0]), array("h"), array("i")
+    cases: dict[str, int] = {}
+    for part, case, sequences in examples:
         for learnt in sequences:
             ids.extend(learnt.ids)
             rings.extend(learnt.rings)
             mask.extend(learnt.mask)
             offsets.append(len(ids))
         parts.append(part)
+        groups.append(cases.setdefault(case, len(cases)))
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    values = {"ids": ids, "rings": rings, "mask": mask, "offsets": offsets, "parts": parts}
+    values = {
+        "ids": ids,
+        "rings": rings,
+        "mask": mask,
+        "offsets": offsets,
+        "parts": parts,
+        "groups": groups,
+    }
     for name, items in values.items():
         np.save(partial / f"{name}.npy", np.frombuffer(items, dtype=_ARRAYS[name]))
     (partial / _SUMMARY).write_text(json.dumps({"key": key, "each": each}), "utf-8")

@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerFast
 from ringfence.training.checkpoints import CHECKPOINTS, PARTIAL, checkpoints, synced
 from ringfence.training.collation import Numbered, Pairs, Rows, Supervised
 from ringfence.training.models import library, signal_of
+from ringfence.training.plan import packing_of
 from ringfence.training.recipe import Kind, Preferences, Recipe
 
 _trl: Any = library("trl")
@@ -188,9 +189,10 @@ def trainer(
     """The trainer of a kind, ready to run."""
     pad = tokenizer.pad_token_id
     rings = signal_of(model) is not None
-    flat = recipe.hardware.attention.startswith("flash")
+    shared = packing_of(recipe, kind) == "shared"
+    flat = not shared and recipe.hardware.attention.startswith("flash")
     collator: Supervised | Pairs = (
-        Supervised(pad=pad, flat=flat, rings=rings)
+        Supervised(pad=pad, flat=flat, shared=shared, rings=rings)
         if kind == "sft"
         else Pairs(pad=pad, rings=rings)
     )
