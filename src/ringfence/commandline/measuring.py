@@ -1,4 +1,7 @@
-"""The options of the command `evaluate`. What it does is in `evaluating`, imported when it runs."""
+"""Options of the commands that measure: `evaluate`, `report`, `compare`, `export`.
+
+What they do is in `evaluating` and `reporting`, imported when they run.
+"""
 
 from __future__ import annotations
 
@@ -80,3 +83,85 @@ def evaluate(
         evaluating.told(summary, terminal.console(), as_json=json)
     if summary["failed"] or summary["missing"]:
         raise typer.Exit(1)
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Run folders of evaluate.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Default: RUN/report of the first.")
+    ] = None,
+    samples: Annotated[
+        int, typer.Option(min=0, help="Failing samples shown a suite, model and metric.")
+    ] = 20,
+    table: Annotated[
+        list[str] | None,
+        typer.Option(metavar="instruction-hierarchy|rain", help="A paper's table beside ours."),
+    ] = None,
+    regrade: Annotated[
+        bool, typer.Option("--regrade", help="Only grade stored replies again; 1 if some differ.")
+    ] = False,
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="With --regrade: as of evaluate.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Tables, figures and one HTML page of what evaluations found."""
+    from ringfence.commandline import reporting, terminal
+
+    with told():
+        console = terminal.console()
+        if not regrade:
+            reporting.report(
+                runs, console, out=out, samples=samples, tables=table or [], as_json=json
+            )
+        elif reporting.regrade(runs, console, data=data, as_json=json):
+            raise typer.Exit(1)
+
+
+def compare(
+    run_a: Annotated[Path, typer.Argument(metavar="RUN_A", help="Run folder, before.")],
+    run_b: Annotated[Path, typer.Argument(metavar="RUN_B", help="Run folder, after.")],
+    model_a: Annotated[str | None, typer.Option(help="Where RUN_A has several.")] = None,
+    model_b: Annotated[str | None, typer.Option(help="Where RUN_B has several.")] = None,
+    fail_if: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CONDITION",
+            help="SUITE[.METRIC] drops|rises|changes|worsens|improves > POINTS [significantly]",
+        ),
+    ] = None,
+    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="For build servers.")] = None,
+    sarif: Annotated[Path | None, typer.Option(metavar="FILE", help="For code scanning.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Two models on the same items, with paired tests; exit code 1 where a condition holds."""
+    from ringfence.commandline import reporting, terminal
+
+    with told():
+        failed = reporting.compared(
+            run_a,
+            run_b,
+            terminal.console(),
+            model_a=model_a,
+            model_b=model_b,
+            fail_if=fail_if or [],
+            junit_file=junit,
+            sarif_file=sarif,
+            as_json=json,
+        )
+    if failed:
+        raise typer.Exit(1)
+
+
+def export(
+    tool: Annotated[str, typer.Argument(metavar="garak|promptfoo", help="Whose configuration.")],
+    model: Annotated[str, typer.Option(help="As the server's /v1/models names it.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where the YAML goes.")],
+    url: Annotated[str, typer.Option(help="Of the server.")] = "http://127.0.0.1:8000/v1",
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Write a configuration with which another tool scans `ringfence serve`."""
+    from ringfence.commandline import reporting
+
+    with told():
+        reporting.export(tool, url=url, model=model, out=out, as_json=json)
