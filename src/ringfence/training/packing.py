@@ -41,35 +41,44 @@ def rows(
     """
     if packing == "shared":
         assert tree is not None
-        return _shared(order, tree, length)
+        return _shuffled(_shared(order, tree, length), seed)
     if packing == "packed":
-        packed = _packed(order, lengths, length)
-        Random(seed).shuffle(packed)
-        return packed
+        return _shuffled(_packed(order, lengths, length), seed)
     if packing == "grouped":
         return _grouped(order, lengths, batch, seed)
     return [(number,) for number in order]
 
 
+def _shuffled(made: list[tuple[int, ...]], seed: str) -> list[tuple[int, ...]]:
+    Random(seed).shuffle(made)
+    return made
+
+
 def _shared(order: Sequence[int], tree: Tree, length: int) -> list[tuple[int, ...]]:
-    """The examples of a case together, in rows of at most `length` places."""
+    """Chunks of a case whose examples share what they can, best fitted into rows."""
     case_of, tokens_of = tree
     cases: dict[int, list[int]] = {}
     for number in order:
         cases.setdefault(case_of(number), []).append(number)
-    found: list[tuple[int, ...]] = []
+    chunks: list[tuple[int, ...]] = []
+    sizes: list[int] = []
     for members in cases.values():
         tokens = {number: tokens_of(number) for number in set(members)}
-        row: list[int] = []
+        chunk: list[int] = []
+        taken = 0
         # Those that begin alike come one after the other.
         for number in sorted(members, key=lambda number: tokens[number].tolist()):
-            longer = [tokens[each] for each in (*row, number)]
-            if row and sum(map(len, longer)) > length and size(longer) > length:
-                found.append(tuple(row))
-                row = []
-            row.append(number)
-        found.append(tuple(row))
-    return found
+            longer = size([tokens[each] for each in (*chunk, number)])
+            if chunk and longer > length:
+                chunks.append(tuple(chunk))
+                sizes.append(taken)
+                chunk, longer = [], len(tokens[number])
+            chunk.append(number)
+            taken = longer
+        chunks.append(tuple(chunk))
+        sizes.append(taken)
+    packed = _packed(range(len(chunks)), sizes, length)
+    return [tuple(number for chunk in row for number in chunks[chunk]) for row in packed]
 
 
 def _packed(order: Sequence[int], lengths: Sequence[int], length: int) -> list[tuple[int, ...]]:
