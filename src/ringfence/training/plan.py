@@ -129,7 +129,9 @@ def key_of(
         "format": 2,
         "kind": kind,
         "sources": [(source.name, source.sha256) for source in sources],
-        "mixture": [part.model_dump(mode="json") for part in recipe.mixture],
+        "mixture": [
+            part.model_dump(mode="json", exclude={"name", "weight"}) for part in recipe.mixture
+        ],
         "length": recipe.sequence.length,
         "template": card.template,
         "control": dict(card.tokenizer.control),
