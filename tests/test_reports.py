@@ -178,6 +178,20 @@ def test_models_of_the_same_name_are_told_apart_by_their_folder():
     assert report_of(runs, MADE).models == (f"{made.PLAIN} @ old", f"{made.PLAIN} @ new")
 
 
+def test_runs_of_one_model_on_different_suites_are_one_model():
+    def runs(**second: object) -> list[Run]:
+        suites = (("keeping", {"hashes": {"embedded": "a"}}), ("other", second))
+        return [
+            Run(path=Path(suite), manifest=told, records=(made.record(1, suite=suite),))
+            for suite, told in suites
+        ]
+
+    assert report_of(runs(hashes={"embedded": "a"}), MADE).models == (made.PLAIN,)
+    other = (f"{made.PLAIN} @ keeping", f"{made.PLAIN} @ other")
+    assert report_of(runs(hashes={"embedded": "b"}), MADE).models == other
+    assert report_of(runs(hashes={"embedded": "a"}, options={made.PLAIN: {}}), MADE).models == other
+
+
 def test_short_names_leave_out_what_all_have_in_common():
     names = short_names([made.PLAIN, made.GUARDED, made.BEST])
     assert list(names.values()) == ["plain", "guarded rings", "best-of-n rings n=8"]

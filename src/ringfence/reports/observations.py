@@ -29,25 +29,42 @@ class Observation:
 
 
 def merged(runs: Sequence[Run]) -> tuple[Record, ...]:
-    """Records of several runs; a model that several hold gets the folder's name put to its own.
+    """Records of several runs.
+
+    A model that several hold is one where they measured it on different suites, with the same
+    weights and options by their manifests; else it gets the folder's name put to its own.
 
     Raises:
         InputError: none has a record.
     """
-    holders: Counter[str] = Counter()
-    for run in runs:
-        holders.update({record.model for record in run.records})
     names = Counter(run.path.name for run in runs)
+    apart = {model for model in _models(runs) if not _one(model, runs)}
     records: list[Record] = []
     for run in runs:
         where = str(run.path) if names[run.path.name] > 1 else run.path.name
-        for record in run.records:
-            shared = holders[record.model] > 1
-            model = f"{record.model} @ {where}" if shared else record.model
-            records.append(replace(record, model=model) if shared else record)
+        records += [
+            replace(record, model=f"{record.model} @ {where}") if record.model in apart else record
+            for record in run.records
+        ]
     if not records:
         raise InputError(f"{', '.join(str(run.path) for run in runs)}: no finished sample yet")
     return tuple(records)
+
+
+def _models(runs: Sequence[Run]) -> set[str]:
+    return {record.model for run in runs for record in run.records}
+
+
+def _one(model: str, runs: Sequence[Run]) -> bool:
+    holders = [run for run in runs if any(record.model == model for record in run.records)]
+    suites = [{each.suite for each in run.records if each.model == model} for run in holders]
+    told = []
+    for run in holders:
+        options = run.manifest.get("options")
+        chosen = options.get(model) if isinstance(options, dict) else None
+        told.append((run.manifest.get("hashes"), chosen))
+    disjoint = sum(map(len, suites)) == len(set[str]().union(*suites))
+    return len(holders) == 1 or (disjoint and all(each == told[0] for each in told))
 
 
 def grouped(records: Iterable[Record]) -> Grouped:
