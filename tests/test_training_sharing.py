@@ -67,15 +67,17 @@ def test_another_ring_is_another_token():
 
 @given(
     st.lists(st.tuples(st.integers(0, 3), st.integers(1, 60)), min_size=1, max_size=30),
+    st.lists(st.integers(0, 29), max_size=10),
     st.randoms(use_true_random=False),
 )
-def test_shared_rows_keep_cases_together_and_are_not_too_long(examples, random):
+def test_shared_rows_keep_cases_together_and_are_not_too_long(examples, again, random):
     tokens = [
         np.concatenate([np.full(20, case), np.array([random.randint(0, 1) for _ in range(length)])])
         for case, length in examples
     ]
+    order = [*range(len(examples)), *(number % len(examples) for number in again)]
     made = rows(
-        list(range(len(examples))),
+        order,
         [len(each) for each in tokens],
         length=100,
         batch=1,
@@ -83,7 +85,8 @@ def test_shared_rows_keep_cases_together_and_are_not_too_long(examples, random):
         seed="s",
         tree=(lambda number: examples[number][0], lambda number: tokens[number]),
     )
-    assert sorted(number for row in made for number in row) == list(range(len(examples)))
+    assert sorted(number for row in made for number in row) == sorted(order)
+    assert all(len(set(row)) == len(row) for row in made)
     assert all(size([tokens[number] for number in row]) <= 100 for row in made)
     for case in {case for case, _ in examples}:
         mine = [number for number, (other, _) in enumerate(examples) if other == case]

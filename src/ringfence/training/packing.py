@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
 
 import numpy as np
@@ -55,30 +56,43 @@ def _shuffled(made: list[tuple[int, ...]], seed: str) -> list[tuple[int, ...]]:
 
 
 def _shared(order: Sequence[int], tree: Tree, length: int) -> list[tuple[int, ...]]:
-    """Chunks of a case whose examples share what they can, best fitted into rows."""
+    """Chunks of a case whose examples share what they can, best fitted into rows.
+
+    An example that comes again comes in another row: in one, it would share all it has with itself.
+    """
+    times: Counter[int] = Counter()
+    passes: list[list[int]] = []
+    for number in order:
+        if times[number] == len(passes):
+            passes.append([])
+        passes[times[number]].append(number)
+        times[number] += 1
+    found: list[tuple[int, ...]] = []
+    for once in passes:
+        chunks = list(_chunks(once, tree, length))
+        packed = _packed(range(len(chunks)), [taken for _, taken in chunks], length)
+        found += [tuple(number for place in row for number in chunks[place][0]) for row in packed]
+    return found
+
+
+def _chunks(order: Sequence[int], tree: Tree, length: int) -> Iterator[tuple[tuple[int, ...], int]]:
+    """Examples of one case, and the places that they take."""
     case_of, tokens_of = tree
     cases: dict[int, list[int]] = {}
     for number in order:
         cases.setdefault(case_of(number), []).append(number)
-    chunks: list[tuple[int, ...]] = []
-    sizes: list[int] = []
     for members in cases.values():
-        tokens = {number: tokens_of(number) for number in set(members)}
-        chunk: list[int] = []
+        tokens = {number: tokens_of(number) for number in members}
+        chunk: tuple[int, ...] = ()
         taken = 0
         # Those that begin alike come one after the other.
         for number in sorted(members, key=lambda number: tokens[number].tolist()):
             longer = size([tokens[each] for each in (*chunk, number)])
             if chunk and longer > length:
-                chunks.append(tuple(chunk))
-                sizes.append(taken)
-                chunk, longer = [], len(tokens[number])
-            chunk.append(number)
-            taken = longer
-        chunks.append(tuple(chunk))
-        sizes.append(taken)
-    packed = _packed(range(len(chunks)), sizes, length)
-    return [tuple(number for chunk in row for number in chunks[chunk]) for row in packed]
+                yield chunk, taken
+                chunk, longer = (), len(tokens[number])
+            chunk, taken = (*chunk, number), longer
+        yield chunk, taken
 
 
 def _packed(order: Sequence[int], lengths: Sequence[int], length: int) -> list[tuple[int, ...]]:
