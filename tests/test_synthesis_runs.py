@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from ringfence.cli import app
 from ringfence.errors import InputError
+from ringfence.judged_items import load_items
 from ringfence.rings import Policy
 from ringfence.synthesis import writing
 from ringfence.synthesis.recipes import RECIPES
@@ -179,6 +180,9 @@ def test_both_splits_are_compared(tmp_path: Path) -> None:
 def test_evaluation_alone_trains_nothing(tmp_path: Path) -> None:
     run(tmp_path / "out", job(9, split="eval"))
     assert contents(tmp_path / "out")["sft.jsonl"] == b""
+    # What a judge is measured on is read by the command that measures it.
+    lines = (tmp_path / "out" / "judge-check.jsonl").read_text("utf-8").splitlines()
+    assert len(load_items(tmp_path / "out" / "judge-check.jsonl")) == len(lines) > 10
 
 
 # ---- sketches

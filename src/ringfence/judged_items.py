@@ -16,7 +16,7 @@ from ringfence.rings import Conversation
 
 _FIELDS = ("prompt", "messages", "reply", "good", "policy", "rings", "tools")
 # Further fields of `judge-check.jsonl`.
-_OF_THE_CASE = ("id", "recipe", "sibling", "expected")
+_OF_THE_CASE = ("id", "recipe", "sibling", "expected", "target")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
