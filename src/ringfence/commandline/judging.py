@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 from rich.console import Console, Group
@@ -12,6 +11,7 @@ from rich.text import Text
 
 from ringfence.commandline import terminal
 from ringfence.commandline.failures import say
+from ringfence.commandline.progress import Progress
 from ringfence.commandline.workplace import Workplace
 from ringfence.errors import InputError
 from ringfence.judge_check import (
@@ -27,8 +27,12 @@ async def measured(place: Workplace, data: Path | None) -> JudgeReport:
     if place.judge is None or place.principle is None:
         raise InputError("judge check needs --principle NAME")
     items = load_items(data) if data else packaged_items(place.principle.name)
-    progress = _progress if sys.stderr.isatty() else None
-    return await check_judge(place.judge, place.engine.card, items, progress=progress)
+    progress = Progress()
+    progress.begin(words="judged")
+    try:
+        return await check_judge(place.judge, place.engine.card, items, progress=progress.show)
+    finally:
+        progress.end()
 
 
 async def admitted(place: Workplace, *, force: bool) -> None:
@@ -91,8 +95,3 @@ def show(report: JudgeReport, console: Console, *, as_json: bool) -> None:
     title = terminal.shown(f"{report.judge} on {report.engine}", terminal.COMMITTED)
     verdict = Text("At chance: do not use it.", "bold red") if report.at_chance else Text()
     console.print(Group(title, table, bins, verdict), soft_wrap=False)
-
-
-def _progress(done: int, total: int) -> None:
-    end = "\n" if done == total else ""
-    print(f"\r\x1b[K{done} of {total} judged", end=end, file=sys.stderr, flush=True)
