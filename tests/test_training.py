@@ -258,6 +258,27 @@ def test_rows_that_share_are_trained_on_and_resumed(place, tmp_path):
     assert sum(line["batch_tokens"] for line in read(tmp_path / "out")) < 0.8 * mixed["tokens"]
 
 
+def test_verdicts_count_as_much_as_the_recipe_says(place, tmp_path):
+    judged = [
+        {"messages": conversation(number)["messages"][:2], "reply": "no", "good": bool(number % 2)}
+        for number in range(8)
+    ]
+    data = (str(write_lines(tmp_path / "judged.jsonl", judged)),)
+    first = {}
+    for packing in ("grouped", "shared"):
+        for verdicts in (1, 3):
+            settings = {
+                "sequence": {"length": 512, "packing": packing},
+                "sft": SFT | {"steps": 1},
+                "verdicts": verdicts,
+            }
+            out = tmp_path / f"{packing}-{verdicts}"
+            run(job(place, out, data=data, recipe=recipe(**settings)))
+            first[packing, verdicts] = losses(out)[0]
+    for packing in ("grouped", "shared"):
+        assert first[packing, 3] == pytest.approx(3 * first[packing, 1], rel=1e-4)
+
+
 def test_full_training_leaves_a_model_that_transformers_loads(place):
     import transformers
 

@@ -159,6 +159,22 @@ def test_losses_and_gradients_are_those_of_every_example_alone(tmp_path, rings):
 
 @trained
 @pytest.mark.hf
+def test_verdicts_have_a_weight_of_their_own():
+    from ringfence.training.collation import Supervised
+
+    ids = np.arange(30)
+    reply = {"ids": ids, "rings": ids * 0, "mask": (ids >= 28).astype(np.uint8)}
+    verdict = {"ids": ids + 100, "rings": ids * 0, "mask": 2 * (ids >= 29).astype(np.uint8)}
+    for how in ({}, {"shared": True}):
+        made = Supervised(pad=0, verdicts=4.0, **how)([[reply, verdict]])
+        assert made["weights"].shape == made["labels"].shape
+        assert made["weights"][made["labels"] == 129].tolist() == [4.0]
+        assert (made["weights"] != 1).sum() == 1
+        assert (made["labels"] != -100).sum() == 3
+
+
+@trained
+@pytest.mark.hf
 def test_a_model_that_asks_for_a_window_is_refused():
     import torch
 

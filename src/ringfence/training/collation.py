@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ringfence.training.encoding import VERDICT
 from ringfence.training.sharing import Segment, laid, told_apart
 from ringfence.training.store import Store
 
@@ -50,7 +51,7 @@ class Rows:
                     {
                         "ids": np.asarray(store.ids[where], dtype=np.int64),
                         "rings": np.asarray(store.rings[where], dtype=np.int64),
-                        "mask": np.asarray(store.mask[where], dtype=bool),
+                        "mask": np.array(store.mask[where]),
                     }
                 )
         return found
@@ -64,12 +65,14 @@ class Supervised:
         pad: id of the padding.
         flat: lay all rows end to end, for flash attention.
         shared: lay them out as trees, for `shared_attention`.
+        verdicts: how much a token of a verdict counts, one of a reply counting 1.
         rings: hand the ring of every token to the model.
     """
 
     pad: int
     flat: bool = False
     shared: bool = False
+    verdicts: float = 1.0
     rings: bool = False
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
@@ -81,6 +84,7 @@ class Supervised:
         width = max(sum(len(sequence["ids"]) for sequence in row) for row in rows)
         batch = _empty(len(rows), width, self.pad)
         labels = torch.full((len(rows), width), IGNORED)
+        kinds = torch.zeros(len(rows), width, dtype=torch.uint8)
         positions = torch.arange(width).repeat(len(rows), 1)
         for place, row in enumerate(rows):
             start = 0
@@ -89,6 +93,7 @@ class Supervised:
                 _fill(batch, place, start, sequence)
                 learnt = np.where(sequence["mask"], sequence["ids"], IGNORED)
                 labels[place, start:stop] = torch.from_numpy(learnt)
+                kinds[place, start:stop] = torch.from_numpy(sequence["mask"])
                 # The token before belongs to another example.
                 labels[place, start] = IGNORED
                 positions[place, start:stop] = torch.arange(stop - start)
@@ -98,9 +103,14 @@ class Supervised:
                 # that no mask is made for it.
                 positions[place, start:] = torch.arange(width - start)
         made = {"input_ids": batch["ids"], "labels": labels, "position_ids": positions}
-        if self.rings:
-            made["ring_ids"] = batch["rings"]
-        return made | (_bounds(rows[0]) if self.flat else {})
+        return made | self._more(batch, kinds) | (_bounds(rows[0]) if self.flat else {})
+
+    def _more(self, batch: dict[str, Tensor], kinds: Tensor) -> dict[str, Tensor]:
+        """What only some models and recipes want."""
+        made = {"ring_ids": batch["rings"]} if self.rings else {}
+        if self.verdicts != 1:
+            made["weights"] = torch.where(kinds == VERDICT, self.verdicts, 1.0)
+        return made
 
     def _trees(self, rows: Sequence[Row]) -> dict[str, Any]:
         from ringfence.training.shared_attention import Seen
@@ -115,15 +125,17 @@ class Supervised:
         width = segments[-1][0].stop
         batch = _empty(1, width, self.pad)
         labels, positions = torch.full((1, width), IGNORED), torch.empty(1, width, dtype=torch.long)
+        kinds = torch.zeros(1, width, dtype=torch.uint8)
         for segment, row in segments:
             start, stop, first = segment.start, segment.stop, segment.depth
             where = slice(first, first + stop - start)
             sequences = [row[number] for number in segment.of]
             _fill(batch, 0, start, {name: sequences[0][name][where] for name in batch})
-            learnt = np.any([item["mask"][where] for item in sequences], axis=0)
+            learnt = np.max([item["mask"][where] for item in sequences], axis=0)
             labels[0, start:stop] = torch.from_numpy(
                 np.where(learnt, sequences[0]["ids"][where], IGNORED)
             )
+            kinds[0, start:stop] = torch.from_numpy(learnt)
             # What comes before it in the row is no beginning of it.
             labels[0, start] = IGNORED
             positions[0, start:stop] = torch.arange(where.start, where.stop)
@@ -133,7 +145,7 @@ class Supervised:
             "position_ids": positions,
             "seen": Seen([segment for segment, _ in segments]),
         }
-        return made | ({"ring_ids": batch["rings"]} if self.rings else {})
+        return made | self._more(batch, kinds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +171,7 @@ class Pairs:
         for place, sequence in enumerate(sequences):
             stop = len(sequence["ids"])
             _fill(batch, place, 0, sequence)
-            completion[place, :stop] = torch.from_numpy(sequence["mask"].astype(np.int64))
+            completion[place, :stop] = torch.from_numpy((sequence["mask"] != 0).astype(np.int64))
             attention[place, :stop] = 1
         made = {
             "input_ids": batch["ids"],

@@ -19,6 +19,8 @@ from ringfence.rings import Conversation, Policy
 from ringfence.training.sources import Example
 
 Json = dict[str, Any]
+# What a token with a loss is a part of.
+REPLY, VERDICT = 1, 2
 # Reasons that are remembered with an example each, and how long that may be.
 _SHOWN, _LONGEST = 5, 300
 
@@ -30,7 +32,8 @@ class Learnt:
     Attributes:
         ids: token ids.
         rings: levels, -1 for the template's own tokens; as long as `ids`.
-        mask: 1 where the model has to write the token; as long as `ids`.
+        mask: 1 where the model has to write the token, 2 where that is a judge's verdict, else 0;
+            as long as `ids`.
     """
 
     ids: tuple[int, ...]
@@ -96,7 +99,7 @@ class Encoder:
             dropped.add("no reply", example, "no message of the assistant")
             return None
         count = 2 if example.target else 1 if example.verdict or replies == "last" else None
-        learnt = _learnt(rendering, count)
+        learnt = _learnt(rendering, count, verdict=example.verdict)
         return learnt if self._fits(learnt, example, dropped) else None
 
     def preference(self, example: Example, dropped: Dropped) -> tuple[Learnt, Learnt] | None:
@@ -194,11 +197,12 @@ def policy_of(data: Mapping[str, Any]) -> Policy:
         raise InputError(f"manifest: job.policy: describes no policy ({error})") from None
 
 
-def _learnt(rendering: Rendering, replies: int | None) -> Learnt:
-    """The last so many replies are learnt; None takes all."""
+def _learnt(rendering: Rendering, replies: int | None, *, verdict: bool = False) -> Learnt:
+    """The last so many replies are learnt; None takes all. The last one may be a verdict."""
     mask = [0] * len(rendering.tokens)
     for reply in rendering.replies[-replies:] if replies else rendering.replies:
-        mask[reply.start : reply.stop] = [1] * (reply.stop - reply.start)
+        kind = VERDICT if verdict and reply is rendering.replies[-1] else REPLY
+        mask[reply.start : reply.stop] = [kind] * (reply.stop - reply.start)
     return Learnt(ids=rendering.tokens, rings=rendering.rings, mask=tuple(mask))
 
 

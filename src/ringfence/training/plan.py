@@ -126,7 +126,7 @@ def key_of(
 ) -> str:
     """A hash of everything that decides what the tokens are."""
     parts = {
-        "format": 2,
+        "format": 3,
         "kind": kind,
         "sources": [(source.name, source.sha256) for source in sources],
         "mixture": [

@@ -142,6 +142,9 @@ class Recipe(_Section):
     """Examples an epoch; None takes as many as the proportions allow without repeating any."""
     repeats: int = Field(default=4, ge=1)
     """How often an epoch may repeat an example of a part that is short, when `examples` is set."""
+    verdicts: float = Field(default=1.0, gt=0, le=1000)
+    """How much a token of a judge's verdict counts in the loss; one of a reply counts 1. A verdict
+    is one word beside replies of many."""
     sequence: Sequence = Sequence()
     """How examples become batches."""
     sft: Schedule = Schedule()

@@ -34,7 +34,7 @@ class Store:
     Attributes:
         ids: token ids of all sequences.
         rings: their rings.
-        mask: 1 where there is a loss.
+        mask: not 0 where there is a loss; see `Learnt`.
         offsets: where each sequence starts, and where the last one ends.
         parts: the part of the mixture of every example; -1 for none.
         groups: the case of every example, by number.
@@ -77,7 +77,7 @@ class Store:
         """Tokens with a loss of every example."""
         if not len(self):
             return []
-        total = np.concatenate([[0], np.cumsum(self.mask, dtype=np.int64)])
+        total = np.concatenate([[0], np.cumsum(self.mask != 0, dtype=np.int64)])
         whole = np.diff(total[self.offsets]).reshape(-1, self.each).sum(axis=1)
         return [int(value) for value in whole]
 

@@ -92,10 +92,14 @@ class _Ours:
 class SupervisedTrainer(_Ours, _SFT):  # type: ignore[misc]
     """TRL's SFTTrainer on rendered rows."""
 
-    def compute_loss(self, *args: Any, **options: Any) -> Any:
-        """As TRL's; scores only tokens with a loss on processors without Triton, too."""
-        with _scoring_what_is_learnt():
-            return super().compute_loss(*args, **options)
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **options: Any) -> Any:
+        """As TRL's; scores only tokens with a loss on processors without Triton, too.
+
+        `weights` among the inputs, [rows, places] as the labels, say how much each label counts.
+        """
+        weights = inputs.pop("weights", None)
+        with _scoring_what_is_learnt(), _weighing(model, weights):
+            return super().compute_loss(model, inputs, *args, **options)
 
 
 class PreferenceTrainer(_Ours, _DPO):  # type: ignore[misc]
@@ -105,6 +109,23 @@ class PreferenceTrainer(_Ours, _DPO):  # type: ignore[misc]
         """As TRL's; scores only tokens with a loss on processors without Triton, too."""
         with _scoring_what_is_learnt():
             return super().compute_loss(*args, **options)
+
+
+@contextmanager
+def _weighing(model: Any, weights: torch.Tensor | None) -> Iterator[None]:
+    """Multiply what TRL makes its loss of, the log-probability of every label after the first."""
+    if weights is None:
+        yield
+        return
+
+    def weigh(_module: Any, _args: Any, output: Any) -> None:
+        output.log_probs = output.log_probs * weights[:, 1:]
+
+    handle = model.register_forward_hook(weigh)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @contextmanager
@@ -192,7 +213,7 @@ def trainer(
     shared = packing_of(recipe, kind) == "shared"
     flat = not shared and recipe.hardware.attention.startswith("flash")
     collator: Supervised | Pairs = (
-        Supervised(pad=pad, flat=flat, shared=shared, rings=rings)
+        Supervised(pad=pad, flat=flat, shared=shared, verdicts=recipe.verdicts, rings=rings)
         if kind == "sft"
         else Pairs(pad=pad, rings=rings)
     )
