@@ -135,7 +135,7 @@ async def test_a_judge_learns_from_the_same_replies(data, tmp_path):
     assert said == [(line["id"], line["messages"], line["reply"]) for line in lines]
     assert [line["good"] for line in lines] == [True, False] * (len(lines) // 2)
     (source,) = open_sources([str(tmp_path / "out" / "judged.jsonl")], "sft")
-    assert source.proof["manifest"] and all(example.judges for example in source.examples())
+    assert source.proof["manifest"] and all(example.verdict for example in source.examples())
 
 
 async def test_another_job_does_not_go_on_with_the_file(data, tmp_path):
