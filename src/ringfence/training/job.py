@@ -224,14 +224,21 @@ def dry_run(job: Job, say: Say) -> Json:
             within = replace(job, out=Path(place))
             ready = prepared(within, say, world=job.recipe.hardware.devices)
             plan = ready.plan
+            lengths = plan.store.lengths()
+            tokens = sum(lengths[number] for row in plan.rows for number in row)
             found["plan"] = {
                 "steps": plan.steps,
                 "rows": len(plan.rows),
+                "tokens": tokens,
+                "places": sum(plan.tokens),
                 "mixture": plan.mixed,
                 "dropped": plan.store.summary["dropped"],
                 "overlap": plan.store.summary["overlap"],
             }
-            found["lines"] += [f"{plan.steps} steps over {len(plan.rows)} rows"]
+            found["lines"] += [
+                f"{plan.steps} steps over {len(plan.rows)} rows: {sum(plan.tokens):,} places for "
+                f"{tokens:,} tokens"
+            ]
             del ready, plan
     return found
 
