@@ -16,7 +16,8 @@ from typing import Any, get_args, get_type_hints
 
 import httpx
 import pytest
-from fakes import FakeJudge, noise, says, scripted
+from fakes import FakeJudge, noise, random_script, says, scripted
+from scripted_ringfence import TEMPLATE
 from scripted_ringfence import engine as scripted_engine
 from typer.testing import CliRunner, Result
 
@@ -188,6 +189,26 @@ def test_the_demo_as_json_is_one_object(with_engine: Callable[..., None]) -> Non
     for one in data["replies"]:
         kept = "".join(node["text"] for node in one["tree"] if node["committed"])
         assert kept == one["reply"]
+
+
+def test_the_demo_begins_with_whom_a_trained_model_obeys(
+    with_engine: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = scripted(random_script(7, end=0.01), context=8192)
+    engine.template = TEMPLATE
+    with_engine(engine)
+    assert json.loads(call("demo", "--max-tokens", "8", "--json").stdout)["obedience"] == {}
+    monkeypatch.setattr(workplace, "packaged_adapter", lambda: Path("adapter.gguf"))
+    shown = json.loads(call("demo", "--max-tokens", "8", "--json").stdout)["obedience"]
+    assert list(shown) == ["as shipped", "trained"]
+    assert [one["id"] for one in shown["trained"]][:2] == [
+        "extraction-eval-0-0/conflict",
+        "extraction-eval-0-0/twin",
+    ]
+    # What a random model says tells no secret, and nothing that may be told.
+    assert [one["right"] for one in shown["trained"]] == [True, False] * 3
+    words = call("demo", "--max-tokens", "8").stdout
+    assert "Whom does it obey?" in words and "trained 3 of 6" in " ".join(words.split())
 
 
 # --- chat ---------------------------------------------------------------------------------------
