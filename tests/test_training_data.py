@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import Counter
 from pathlib import Path
@@ -12,9 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from training_parts import card, conversation, pair, synthesised, write_lines
 
+from ringfence.engine import Scores
 from ringfence.errors import InputError
+from ringfence.judged_items import load_items
+from ringfence.judges import SelfJudge
+from ringfence.principle import Principle
 from ringfence.training import store
-from ringfence.training.encoding import Dropped, Encoder
+from ringfence.training.encoding import VERDICT, Dropped, Encoder
 from ringfence.training.mixing import mixture, parts_of
 from ringfence.training.overlap import Overlap, refuse
 from ringfence.training.packing import rows
@@ -377,6 +382,35 @@ def test_of_a_judged_line_the_verdict_is_learnt_and_a_target_with_it(synthetic):
     # Beginnings of replies, the wrong ones among them, can mostly still become right.
     assert 2 * verdicts["No"] > verdicts["Yes"] > verdicts["No"] > 10 and len(verdicts) == 2
     assert 10 < targets < verdicts["Yes"]
+
+
+def test_a_judge_asks_in_the_very_tokens_that_it_was_trained_on(synthetic):
+    """A judge that is asked in other words than it learnt is at chance, and nothing says why."""
+    asked: list[tuple[tuple[int, ...], int]] = []
+
+    class Asked:
+        card = card()
+
+        async def logprobs(self, prompt, candidates):
+            asked.append((prompt, candidates[0][0]))
+            return Scores(logprobs=(-1.0, -2.0), fed=0, requests=1)
+
+    path = synthetic / "judged.jsonl"
+    items = load_items(path)
+
+    async def ask() -> None:
+        judge = await SelfJudge.open(Asked(), Principle.load("rings"))
+        for item in items:
+            await judge.judge(item.rendering(card()), [item.reply])
+
+    asyncio.run(ask())
+    (source,) = open_sources([str(path)], "sft")
+    trained = [encoder().supervised(found, "last", Dropped()) for found in source.examples()]
+    assert len(asked) == len(trained) > 100
+    for (prompt, yes), learnt, item in zip(asked, trained, items, strict=True):
+        start = learnt.mask.index(VERDICT)
+        assert learnt.ids[:start] == prompt
+        assert (learnt.ids[start] == yes) == item.good
 
 
 @pytest.mark.parametrize(

@@ -16,14 +16,10 @@ from ringfence.engines.chat_templates import Value, with_template
 from ringfence.engines.connection import Connection
 from ringfence.engines.dialects import Choice, read_choices, read_fed
 from ringfence.engines.discovery import discover
+from ringfence.engines.likelihoods import Likelihoods, known
 from ringfence.engines.room import Room
 from ringfence.errors import EngineError
 from ringfence.vocabulary import Vocabulary
-
-# How many alternatives to look for labels among: the most that vLLM gives unless told otherwise.
-_LABELS_AMONG = 20
-# What OpenAI and vLLM clamp a logit bias to. A token this much more likely is always drawn.
-_FORCED = 100
 
 
 class EndpointEngine:
@@ -64,6 +60,7 @@ class EndpointEngine:
         self._ids = ids
         self._room = room
         self._rng = random.Random()
+        self._likelihoods = Likelihoods(self._complete, vocabulary, ids, connection.name)
 
     @classmethod
     async def open(
@@ -146,9 +143,7 @@ class EndpointEngine:
     async def logprobs(self, prefix: Tokens, continuations: Sequence[Tokens]) -> Scores:
         """See `Engine.logprobs`.
 
-        Asks for the 20 most likely next tokens after each beginning of a continuation. What is not
-        among them is drawn by force, since servers tell a drawn token's probability before the
-        bias that forced it. A token never gets a value that the server did not name.
+        Asks for the likely next tokens after each beginning of a continuation; see `Likelihoods`.
         """
         if not continuations or not all(continuations):
             raise EngineError("logprobs needs continuations of at least one token each")
@@ -163,7 +158,7 @@ class EndpointEngine:
         # One after the other and sorted, so that each request finds its prefix in the cache of
         # the one before. Side by side, every slot would process the whole prefix by itself.
         for start in sorted(wanted):
-            found, cost = await self._next(prefix + start, sorted(wanted[start]))
+            found, cost = await self._likelihoods.of(prefix + start, sorted(wanted[start]))
             values.update({(*start, token): value for token, value in found.items()})
             fed, requests = fed + sum(cost), requests + len(cost)
         scores = tuple(
@@ -171,76 +166,6 @@ class EndpointEngine:
             for tokens in continuations
         )
         return Scores(logprobs=scores, fed=fed, requests=requests)
-
-    async def _next(
-        self, context: Tokens, wanted: Sequence[int]
-    ) -> tuple[dict[int, float], list[int]]:
-        """Log-probabilities of tokens after a context, and the tokens fed by each request."""
-        choices, fed = await self._complete(context, 1, 1, {"logprobs": _LABELS_AMONG})
-        costs = [fed]
-        if choices[0].steps and choices[0].steps[0].logprob is not None:
-            [step] = self._one_step(choices)
-        else:
-            step, fed = await self._beside_hidden(context, _LABELS_AMONG)
-            costs.append(fed)
-        likely = dict(step.top)
-        if step.logprob is not None:
-            likely[step.token] = step.logprob
-        found = {token: likely[token] for token in wanted if token in likely}
-        for token in wanted:
-            if token not in found and self._is_whole(token):
-                found[token], fed = await self._forced(context, token, min(likely.values()))
-                costs.append(fed)
-            elif token not in found:
-                step, fed = await self._beside_hidden(context, self._ids or _LABELS_AMONG)
-                found[token] = dict(step.top)[token]
-                costs.append(fed)
-        return found, costs
-
-    def _is_whole(self, token: int) -> bool:
-        """Whether a token is text by itself, and not a part of a character."""
-        piece = self._vocabulary.bytes_of(token)
-        try:
-            return piece is None or bool(piece.decode())
-        except UnicodeDecodeError:
-            return False
-
-    async def _beside_hidden(self, context: Tokens, among: int) -> tuple[Any, int]:
-        """The most likely next tokens where llama.cpp hides the likeliest: a part of a character.
-
-        A letter is drawn by force instead, which changes nothing about the list.
-        """
-        letter = self._vocabulary.id_of(b"a")
-        if letter is None:
-            raise EngineError(f"{self._connection.name}: this tokenizer has no token for 'a'")
-        bias = {"logit_bias": {str(letter): _FORCED}}
-        choices, fed = await self._complete(context, 1, 1, {"logprobs": among, **bias})
-        return self._one_step(choices)[0], fed
-
-    async def _forced(self, context: Tokens, token: int, at_most: float) -> tuple[float, int]:
-        """The log-probability of an unlikely token, and the tokens fed to get it."""
-        bias = {"logit_bias": {str(token): _FORCED}}
-        choices, fed = await self._complete(context, 1, 1, {"logprobs": 1, **bias})
-        [step] = self._one_step(choices)
-        # A token outside the best 20 that is now said to be likely has its bias counted in. The
-        # margin is for arithmetic that depends on the batch.
-        if step.token != token or _known(step.logprob) > at_most + 0.5:
-            raise EngineError(
-                f"{self._connection.name} does not tell the probability of unlikely tokens: it "
-                "ignores logit_bias, or counts the bias into the logprobs. Use llama.cpp, vLLM "
-                "with --logprobs-mode raw_logprobs, or SGLang with "
-                "SGLANG_RETURN_ORIGINAL_LOGPROB=1."
-            )
-        return _known(step.logprob), fed
-
-    def _one_step(self, choices: list[Choice]) -> Sequence[Any]:
-        if len(choices) != 1 or len(choices[0].steps) != 1:
-            raise EngineError(
-                f"{self._connection.name} was asked for the next token and told "
-                f"{[len(choice.steps) for choice in choices]}; it seems to hide end-of-sequence "
-                "tokens. Use a server that lists them, such as llama.cpp or vLLM."
-            )
-        return choices[0].steps
 
     async def _request(
         self, prefix: Tokens, count: int, length: int, sampling: Sampling, seed: int | None
@@ -276,11 +201,11 @@ class EndpointEngine:
             if step.logprob is not None:
                 continue
             context = prefix + tuple(before.token for before in steps[:place])
-            found, costs = await self._next(context, [step.token])
+            found, costs = await self._likelihoods.of(context, [step.token])
             fed += sum(costs)
             top: tuple[tuple[int, float], ...] = ()
             if alternatives:
-                beside, cost = await self._beside_hidden(context, alternatives)
+                beside, cost = await self._likelihoods.beside_hidden(context, alternatives)
                 top, fed = beside.top, fed + cost
             steps[place] = replace(step, logprob=found[step.token], top=top)
         return replace(choice, steps=tuple(steps)), fed
@@ -337,9 +262,9 @@ class EndpointEngine:
             )
         return Draft(
             tokens=tuple(step.token for step in steps),
-            logprobs=tuple(_known(step.logprob) for step in steps),
+            logprobs=tuple(known(step.logprob) for step in steps),
             finished=finished,
-            end_logprob=sum(_known(step.logprob) for step in listed[len(steps) :]),
+            end_logprob=sum(known(step.logprob) for step in listed[len(steps) :]),
             alternatives=alternatives if sampling.alternatives else (),
         )
 
@@ -392,9 +317,3 @@ class EndpointEngine:
                 f"token ids must lie between 0 and {self._ids or '…'}, not {lowest} or {highest}; "
                 "were these tokens made by another model's tokenizer?"
             )
-
-
-def _known(logprob: float | None) -> float:
-    """A log-probability that must have been told or asked for by now."""
-    assert logprob is not None
-    return logprob
