@@ -109,7 +109,7 @@ def test_a_run_tells_its_rates_and_goes_into_records(tmp_path):
     assert cells == {(f"ringfence/{model}", seed) for model in models.split(",") for seed in (0, 1)}
     assert run.records[0].prompt[0] == {"role": "system", "content": "The code is PLUM."}
     assert run.records[0].cost["committed"] == 6
-    assert run.manifest["engines"]["embedded"]["template_sha256"]
+    assert run.manifest["engines"]["ringfence/embedded"]["template_sha256"]
     assert run.manifest["prompt_only"].startswith("How to treat")
     again = evaluate(out, "--model", models, "--seeds", "2", "--limit", "3", "--resume", "--json")
     summary = json.loads(again.stdout)
@@ -133,6 +133,20 @@ def test_a_sample_that_fails_is_told_and_tried_again(tmp_path):
     assert mended.returncode == 0, mended.stderr
     summary = json.loads(mended.stdout)
     assert (summary["failed"], summary["made_now"], summary["samples"]) == ([], 1, 4)
+
+
+def test_a_run_does_not_go_on_with_other_files_or_items_of_the_same_name(tmp_path):
+    out, template = tmp_path / "run", tmp_path / "own.jinja"
+    template.write_text("{{ messages }}", "utf-8")
+    words = ("--model", f"embedded?chat-template={template}")
+    assert evaluate(out, *words).returncode == 0
+    other = evaluate(out, *words, "--resume", RINGFENCE_TEST_ITEMS="5")
+    assert other.returncode == 2
+    assert "the items of toy are not those that the run was begun with" in other.stderr
+    template.write_text("{{ messages }}!", "utf-8")
+    other = evaluate(out, *words, "--resume")
+    assert other.returncode == 2 and "was begun with hashes" in other.stderr
+    assert "chat_template/own.jinja" in other.stderr
 
 
 @pytest.mark.parametrize(
