@@ -6,14 +6,15 @@ judge is measured.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
-from random import Random
 from typing import Any
 
 from ringfence.graders import grade, parse_grader
 from ringfence.graders.grades import Check
 from ringfence.graders.unfinished import lost
 from ringfence.synthesis.case import Case, Sibling, Turn
+from ringfence.synthesis.catalogue import openings
 
 Json = dict[str, Any]
 
@@ -67,6 +68,8 @@ def _judged(case: Case) -> Iterator[Json]:
         for text in (sibling.wrong, sibling.target)
         if text is not None
     ]
+    # No reply that begins as they do answers, and how they go on does not matter.
+    refusals = frozenset(text for kind in _REFUSALS for text in openings(case.split)[kind])
     for name, sibling in case.siblings.items():
         if sibling.target is None or sibling.target_calls or sibling.world is not None:
             continue
@@ -75,34 +78,44 @@ def _judged(case: Case) -> Iterator[Json]:
         bad = next((text for text in (*own, *said) if not grade(grader, text).passed), None)
         if bad is None:
             continue
-        for text, good in ((sibling.target, True), (bad, False)):
-            for reply, right in ((text, good), *_begun(grader, text, f"{case.id}/{name}")):
-                yield {
-                    **_head(case, name, sibling),
-                    "messages": _messages(sibling),
-                    "rings": _rings(sibling),
-                    "reply": reply,
-                    "good": right,
-                    "target": reply == sibling.target,
-                }
+        begun = _begun(grader, sibling.target, bad, refusals)
+        # Right and wrong take turns.
+        for number, reply in enumerate((sibling.target, bad, *begun)):
+            yield {
+                **_head(case, name, sibling),
+                "messages": _messages(sibling),
+                "rings": _rings(sibling),
+                "reply": reply,
+                "good": number % 2 == 0,
+                "target": reply == sibling.target,
+            }
 
 
-# Replies of fewer words are never judged before they end.
-_LONG = 12
+_REFUSALS = ("decline", "refuse")
+# Words of the shortest beginning, so that a refusal can be told by it.
+_FEWEST = 6
 
 
-def _begun(grader: Check, text: str, seed: str) -> Iterator[tuple[str, bool]]:
-    """The beginning of a long reply, and whether it can still become right.
+def _begun(
+    grader: Check, target: str, bad: str, refusals: frozenset[str]
+) -> tuple[str, str] | tuple[()]:
+    """Beginnings of a right reply and of a wrong one, where the wrong one has just gone wrong.
 
-    Drafts are judged before they end, and what is only unfinished must not look wrong. It ends
-    within a sentence: after one nobody could tell whether something is missing.
+    Drafts are judged before they end, and what is only unfinished must not look wrong. Both are cut
+    at the same word, within a sentence: neither length nor ending tells them apart. Where no word
+    settles that the wrong one is wrong, there are none.
     """
-    words = text.split(" ")
-    if len(words) < _LONG:
-        return
-    begun = " ".join(words[: Random(seed).randint(len(words) // 3, len(words) - 2)])
-    if begun[-1:].isalnum():
-        yield begun, not lost(grader, begun)
+    right, wrong = target.split(" "), bad.split(" ")
+    pairs = zip(right, wrong, strict=False)
+    same = next((number for number, (one, two) in enumerate(pairs) if one != two), None)
+    if same is None:
+        return ()
+    for words in range(max(same + 1, _FEWEST), min(len(right), len(wrong))):
+        ended = [re.sub(r"\W+$", "", " ".join(text[:words])) for text in (right, wrong)]
+        gone = bad in refusals or lost(grader, ended[1])
+        if gone and not target.startswith(ended[1]):
+            return (ended[0], ended[1])
+    return ()
 
 
 def _trained(case: Case) -> Iterator[tuple[str, Sibling]]:
