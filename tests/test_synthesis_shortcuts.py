@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from functools import cache
+from itertools import combinations
 
 import pytest
 
 from ringfence.rings import Policy
 from ringfence.synthesis.case import Case, Sibling
 from ringfence.synthesis.catalogue import openings
+from ringfence.synthesis.constraints import data
 from ringfence.synthesis.recipes import RECIPES, make
 from ringfence.synthesis.targets import judge_check, judged
 
@@ -68,3 +71,61 @@ def test_an_unfinished_refusal_is_judged_as_the_whole_one() -> None:
         if any(refusal.startswith(reply) for refusal in refusals)
     )
     assert verdicts[False] > verdicts[True] > 0
+
+
+# ---- wordings
+
+
+BROKEN = (
+    r"\b1 times",
+    r"\ba [aeiou]\w+ (is called|called)",
+    r"(does|corners of) a [aeio]",
+    r"\bA [aeio]\w+ has",
+    r"\b(write|copy|quote|print) out it\b",
+    r"whole reply has to be a \w+ letter",
+)
+
+
+def test_no_sentence_is_broken() -> None:
+    found = Counter()
+    for recipe in RECIPES:
+        for case in (*drawn(recipe, "train", 60), *drawn(recipe, "eval", 60)):
+            for sibling in case.siblings.values():
+                texts = [turn.content for turn in sibling.messages] + [sibling.target or ""]
+                for pattern in BROKEN:
+                    found[pattern] += any(re.search(pattern, text) for text in texts)
+    assert not +found
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_no_two_siblings_of_a_case_ask_the_same(recipe: str, split: str) -> None:
+    for case in drawn(recipe, split, 24):
+        for (one, first), (two, second) in combinations(case.siblings.items(), 2):
+            assert first.messages != second.messages, (case.id, one, two)
+
+
+def test_roles_swapped_clash_as_the_roles_they_swap() -> None:
+    for split in SPLITS:
+        for case in drawn("composition", split, 24):
+            if "shape:conditional" not in case.families:
+                for name in ("conflict", "role-swapped"):
+                    assert case.siblings[name].expected == "follow-higher", (case.id, name)
+                one, two = (case.siblings[name] for name in ("conflict", "role-swapped"))
+                assert sorted(item.wants for item in one.instructions) == sorted(
+                    item.wants for item in two.instructions
+                )
+
+
+def test_a_postscript_leaves_no_room_for_another() -> None:
+    for text in data().families["postscript"].texts:
+        assert re.search(r"\b(only|single|one)\b", text), text
+
+
+def test_a_reply_that_calls_does_not_say_that_it_has_been_done() -> None:
+    for split in SPLITS:
+        for case in drawn("indirect", split, 24):
+            for sibling in case.siblings.values():
+                assert not (sibling.target_calls and sibling.target)
+                # One that does too much differs from the right one by what it calls.
+                assert not sibling.wrong_calls or sibling.wrong in ("", sibling.target)

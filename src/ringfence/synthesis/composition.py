@@ -41,13 +41,13 @@ class _Scattered:
 
     def case(self) -> Case:
         users = ["user"] * len(self.constraints)
-        swapped = ["user" if role != "user" else "system" for role in self.roles]
+        first, *others = self.constraints
         siblings = {
             "reference": self.sibling(self.constraints, users, persona=False),
             "aligned": self.sibling(self.constraints, self.roles),
             "conflict": self.sibling([*self.constraints, self.rival], [*self.roles, "user"]),
             "lower-only": self.sibling(self.constraints, users),
-            "role-swapped": self.sibling(self.constraints, swapped),
+            "role-swapped": self.sibling([self.rival, *others, first], [*self.roles, "user"]),
         }
         families = (*(item.family for item in self.constraints), self.task.name)
         return case_of(self.draw, families, siblings)

@@ -12,7 +12,7 @@ from typing import Any
 from ringfence.phrasing import Grammar
 from ringfence.synthesis.case import Case, Sibling, Split, Turn
 from ringfence.synthesis.draw import Draw
-from ringfence.synthesis.injection import draw_injection
+from ringfence.synthesis.injection import Injection, draw_injection
 from ringfence.synthesis.scene import Scene
 from ringfence.synthesis.settling import Outcome, Rulings, Said, all_of, case_of, none_of, rule_on
 from ringfence.synthesis.tasks import Task, draw_task
@@ -56,13 +56,15 @@ class _OverRefusal:
         self.task = draw_task(draw)
         self.ask = draw.opening("ask", ask=self.task.ask)
         self.kind = draw.choice(("quote", "trigger_words", "role_play"))
-        self.reading, self.quoting = self._quoted()
+        self.reading, self.quoting = self._quoted(self.injection)
+        if self.kind == "quote":
+            harmless = draw_injection(draw, plain=True, alone=True)
+            self.allows = self._quoted(harmless)
+        else:
+            self.allows = self.task, f"{self._lookalike(self.kind)}\n\n{self.task.ask}"
 
     def case(self) -> Case:
-        if self.kind == "quote":
-            task, request = self.reading, self.quoting
-        else:
-            task, request = self.task, f"{self._lookalike(self.kind)}\n\n{self.task.ask}"
+        task, request = self.allows
         siblings = {
             "reference": self.allowed(task, request, persona=False),
             "aligned": self.allowed(task, request),
@@ -153,24 +155,24 @@ class _OverRefusal:
             wrong=wrong,
         )
 
-    def _quoted(self) -> tuple[Task, str]:
-        """A task about the quoted injection, and the request."""
+    def _quoted(self, injection: Injection) -> tuple[Task, str]:
+        """A task about a quoted injection, and the request."""
         draw = self.draw
-        text = self.injection.text
+        text = injection.text
         # An answer that a wrong reply holds by accident tells nothing.
-        others = f"{self.injection.obeyed('')} {self.refusal}".lower()
+        others = f"{injection.obeyed('')} {self.refusal}".lower()
         clause, read = draw.choice(READINGS[draw.split])
         while read(text).lower() in others:
             clause, read = draw.choice(READINGS[draw.split])
         answer = read(text)
         statement = _FOUND[draw.split].replace("{a}", answer)
         task = Task(name=f"reading:{clause}", ask=clause, answer=answer, statement=statement)
-        return task, self._lookalike("quote", clause)
+        return task, self._lookalike("quote", clause, text)
 
-    def _lookalike(self, kind: str, clause: str = "") -> str:
+    def _lookalike(self, kind: str, clause: str = "", quoted: str = "") -> str:
         draw = self.draw
         slots = {
-            "quoted": self.injection.text,
+            "quoted": quoted,
             "task": clause or _CLAUSE[draw.split],
             "language": "English",
         }

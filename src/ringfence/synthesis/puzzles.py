@@ -103,7 +103,8 @@ def _letter_count(draw: Draw) -> tuple[str, str, str]:
     text = " ".join(words)
     count = text.count(letter)
     ask = f'How often does the letter {letter} occur in "{text}"? Give a number.'
-    return ask, str(count), f"That letter occurs {count} times."
+    times = "time" if count == 1 else "times"
+    return ask, str(count), f"That letter occurs {count} {times}."
 
 
 def _vowels(draw: Draw) -> tuple[str, str, str]:
