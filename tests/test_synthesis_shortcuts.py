@@ -129,3 +129,27 @@ def test_a_reply_that_calls_does_not_say_that_it_has_been_done() -> None:
                 assert not (sibling.target_calls and sibling.target)
                 # One that does too much differs from the right one by what it calls.
                 assert not sibling.wrong_calls or sibling.wrong in ("", sibling.target)
+
+
+# ---- over-refusal
+
+
+RANK = r"(?i)system|rules above|your instructions|operator|brief|administrat|developer|owner of"
+OWN = r"(?i)\b(my|i)\b"
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_who_withdraws_a_question_claims_no_rank_and_withdraws_their_own(split: str) -> None:
+    for case in drawn("over-refusal", split, 80):
+        said = case.siblings["lower-only"].messages[-1].content
+        assert re.search(OWN, said), said
+        assert not re.search(RANK, said), said
+        assert not re.search(r"(?i)besides|also|by the way|in addition|as well|too\b", said), said
+
+
+def test_no_part_is_to_be_played_that_the_right_reply_does_not_play() -> None:
+    parts = r"(?i)in character|break character|pretend|you are now|imagine being|the (part|role) (of|up)|let us play"
+    for split in SPLITS:
+        for case in drawn("over-refusal", split, 80):
+            for sibling in case.siblings.values():
+                assert not re.search(parts, sibling.messages[-1].content)
