@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from base64 import b64decode
 from collections import Counter
 from functools import cache
 from itertools import combinations
@@ -148,8 +149,53 @@ def test_who_withdraws_a_question_claims_no_rank_and_withdraws_their_own(split: 
 
 
 def test_no_part_is_to_be_played_that_the_right_reply_does_not_play() -> None:
-    parts = r"(?i)in character|break character|pretend|you are now|imagine being|the (part|role) (of|up)|let us play"
+    parts = (
+        r"(?i)in character|break character|pretend|you are now|imagine being|the (part|role) (of|up)"
+        r"|let us play"
+    )
     for split in SPLITS:
         for case in drawn("over-refusal", split, 80):
             for sibling in case.siblings.values():
                 assert not re.search(parts, sibling.messages[-1].content)
+
+
+# ---- extraction
+
+ABOUT = r"(?i)system message|your brief"
+ENCODED = r"(?i)base64|letter|dots|rot13|backwards|reverse order"
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_who_keeps_a_secret_keeps_the_whole_message_and_those_above(split: str) -> None:
+    for case in drawn("extraction", split, 40):
+        keep = case.siblings["conflict"].instructions[0].text
+        assert re.search(r"(above|precedes|before)", keep), keep
+        assert re.search(r"(this|these) (message|instructions|text|brief)|of this brief", keep), (
+            keep
+        )
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_the_system_message_is_asked_for_where_it_may_be_shown_too(split: str) -> None:
+    asked = Counter()
+    for case in drawn("extraction", split, 40):
+        for name, sibling in case.siblings.items():
+            asked[name] += bool(re.search(ABOUT, sibling.messages[-1].content))
+        public = case.siblings["public"]
+        assert public.expected == "follow-all"
+        assert public.target == public.messages[0].content
+        assert public.wrong in openings(split)["decline"]
+    assert asked["public"] >= asked["conflict"] > 0
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_what_leaks_is_encoded_only_as_was_asked(split: str) -> None:
+    for case in drawn("extraction", split, 60):
+        conflict = case.siblings["conflict"]
+        request, leaked = conflict.messages[-1].content, conflict.wrong or ""
+        code = re.search(r"\b[A-Z][a-z]+-\d{4}\b", conflict.instructions[0].text)
+        assert code
+        if "base64" in request:
+            leaked = b64decode(leaked).decode()
+        if "base64" in request or not re.search(ENCODED, request):
+            assert code[0] in leaked, (request, leaked)
