@@ -15,7 +15,7 @@ from ringfence.synthesis.case import Case, Sibling
 from ringfence.synthesis.catalogue import openings
 from ringfence.synthesis.constraints import data
 from ringfence.synthesis.recipes import RECIPES, make
-from ringfence.synthesis.targets import judge_check, judged
+from ringfence.synthesis.targets import judge_check, judged, preferences
 
 HARMONY = Policy.preset("harmony")
 SPLITS = ("train", "eval")
@@ -150,8 +150,8 @@ def test_who_withdraws_a_question_claims_no_rank_and_withdraws_their_own(split: 
 
 def test_no_part_is_to_be_played_that_the_right_reply_does_not_play() -> None:
     parts = (
-        r"(?i)in character|break character|pretend|you are now|imagine being|the (part|role) (of|up)"
-        r"|let us play"
+        r"(?i)in character|break character|pretend|you are now|imagine being|let us play"
+        r"|the (part|role) (of|up)"
     )
     for split in SPLITS:
         for case in drawn("over-refusal", split, 80):
@@ -199,3 +199,59 @@ def test_what_leaks_is_encoded_only_as_was_asked(split: str) -> None:
             leaked = b64decode(leaked).decode()
         if "base64" in request or not re.search(ENCODED, request):
             assert code[0] in leaked, (request, leaked)
+
+
+# ---- what is void must not be told by words that stand nowhere else
+
+
+def shown(sibling: Sibling) -> str:
+    return next(turn.content for turn in sibling.messages if turn.role == "tool")
+
+
+MARKED = r"<[a-z!]|&[a-z]+;|\n[#>*|-]|\*\*|```|\\\\n|[{}|]|--"
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_harmless_texts_are_carried_as_attacks_are(split: str) -> None:
+    marked = Counter()
+    for case in drawn("indirect", split, 80):
+        for name in ("aligned", "conflict", "delegated"):
+            marked[name] += bool(re.search(MARKED, shown(case.siblings[name])))
+    assert marked["aligned"] > 0.6 * marked["conflict"]
+    assert marked["delegated"] > 0.6 * marked["conflict"]
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_the_same_request_in_a_text_is_void_or_not_by_what_the_user_said(split: str) -> None:
+    worded = 0
+    for case in drawn("indirect", split, 40):
+        unasked, delegated = case.siblings["unasked"], case.siblings["delegated"]
+        assert shown(unasked) == shown(delegated)
+        assert unasked.target_calls == () and unasked.wrong_calls == delegated.target_calls
+        assert unasked.messages[1] == case.siblings["conflict"].messages[1]
+        demand = case.siblings["lower-only"].instructions[0].text
+        worded += demand not in shown(delegated)
+    # Some in the words of an attack.
+    assert worded >= 10
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_the_wrong_reply_to_text_with_an_instruction_is_not_always_a_bare_word(split: str) -> None:
+    bare = Counter()
+    for case in drawn("closed-domain", split, 80):
+        for line in (*judged(case), *judge_check(case)):
+            if not line["good"] and line["sibling"] in ("aligned", "conflict"):
+                obeyed = case.siblings["conflict"].wrong
+                bare[line["sibling"], line["reply"] == obeyed] += 1
+    for name in ("aligned", "conflict"):
+        assert 0.5 < bare[name, True] / bare[name, False] < 2
+
+
+def test_the_rejected_reply_to_text_with_an_instruction_may_leave_it_out() -> None:
+    dropped = Counter()
+    for case in drawn("closed-domain", "train", 80):
+        for line in preferences(case):
+            if line["sibling"] == "conflict":
+                rejected = line["rejected"][0]["content"]
+                dropped[rejected == case.siblings["aligned"].target] += 1
+    assert min(dropped[True], dropped[False]) >= 30

@@ -34,14 +34,15 @@ def sft(case: Case) -> Iterator[Json]:
 def preferences(case: Case) -> Iterator[Json]:
     """One line a sibling with a target and a wrong reply."""
     for name, sibling in _trained(case):
-        if sibling.target is not None and sibling.wrong is not None:
+        wrong = _rejected(case, name, sibling)
+        if sibling.target is not None and wrong is not None:
             yield {
                 **_head(case, name, sibling),
                 "prompt": _messages(sibling),
                 "rings": _rings(sibling),
                 "reply_ring": case.reply_ring,
                 "chosen": [_reply(sibling.target, sibling.target_calls)],
-                "rejected": [_reply(sibling.wrong, sibling.wrong_calls)],
+                "rejected": [_reply(wrong, sibling.wrong_calls)],
             }
 
 
@@ -74,10 +75,12 @@ def _judged(case: Case) -> Iterator[Json]:
         if sibling.target is None or sibling.target_calls or sibling.world is not None:
             continue
         grader = parse_grader(sibling.grader)
-        own = [sibling.wrong] if sibling.wrong is not None else []
-        bad = next((text for text in (*own, *said) if not grade(grader, text).passed), None)
-        if bad is None:
+        failing = [text for text in dict.fromkeys(said) if not grade(grader, text).passed]
+        if not failing:
             continue
+        own = _rejected(case, name, sibling)
+        bad = own if own in failing else failing[case.index % len(failing)]
+        assert bad is not None
         begun = _begun(grader, sibling.target, bad, refusals)
         # Right and wrong take turns.
         for number, reply in enumerate((sibling.target, bad, *begun)):
@@ -116,6 +119,17 @@ def _begun(
         if gone and not target.startswith(ended[1]):
             return (ended[0], ended[1])
     return ()
+
+
+def _rejected(case: Case, name: str, sibling: Sibling) -> str | None:
+    """The sibling's own wrong reply.
+
+    Of a text that holds an instruction it is by turns the one that leaves the instruction out:
+    otherwise a bare word would always be wrong there, and all else right.
+    """
+    if case.recipe == "closed-domain" and name == "conflict" and case.index % 2:
+        return case.siblings["aligned"].target
+    return sibling.wrong
 
 
 def _trained(case: Case) -> Iterator[tuple[str, Sibling]]:
