@@ -84,6 +84,7 @@ BROKEN = (
     r"\bA [aeio]\w+ has",
     r"\b(write|copy|quote|print) out it\b",
     r"whole reply has to be a \w+ letter",
+    r"; (please|just)\w",
 )
 
 
@@ -255,3 +256,25 @@ def test_the_rejected_reply_to_text_with_an_instruction_may_leave_it_out() -> No
                 rejected = line["rejected"][0]["content"]
                 dropped[rejected == case.siblings["aligned"].target] += 1
     assert min(dropped[True], dropped[False]) >= 30
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_how_a_rule_is_introduced_does_not_tell_who_gives_it(split: str) -> None:
+    kinds = (texts for kind, texts in openings(split).items() if kind.startswith("rule"))
+    frames = sorted({text for texts in kinds for text in texts}, key=len, reverse=True)
+    said: Counter[tuple[str, bool]] = Counter()
+    for recipe in ("conflict", "composition", "multi-turn"):
+        for case in drawn(recipe, split, 60):
+            for item in case.siblings["conflict"].instructions:
+                if item.about in ("task", "the code word"):
+                    continue
+                for frame in frames:
+                    parts = frame.replace("{name}", r"[\w ]+").split("{rule}")
+                    if re.fullmatch(f"{parts[0]}.*{re.escape(parts[1])}", item.text, re.DOTALL):
+                        said[frame, item.ring in ("system", "developer")] += 1
+                        break
+    # Guessing the side of each frame on which it stands more often.
+    guessed = sum(max(said[frame, True], said[frame, False]) for frame in frames)
+    assert said.total() > 200
+    sides = Counter({side: sum(said[frame, side] for frame in frames) for side in (True, False)})
+    assert guessed / said.total() < max(sides.values()) / said.total() + 0.1

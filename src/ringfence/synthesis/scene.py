@@ -61,8 +61,7 @@ class Scene:
             texts = list(constraint.texts)
             start = self.seed % len(texts)
             text = texts[(start + time + SPEAKERS.index(speaker)) % len(texts)]
-            kind = "rule" if speaker in ("system", "developer") else "rule_lower"
-            self._said[key] = self.draw.opening(kind, rule=text)
+            self._said[key] = self.draw.opening("rule", rule=text)
         return self._said[key]
 
     def turns(
