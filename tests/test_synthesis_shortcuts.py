@@ -85,6 +85,8 @@ BROKEN = (
     r"\b(write|copy|quote|print) out it\b",
     r"whole reply has to be a \w+ letter",
     r"; (please|just)\w",
+    # A wording that ends with what is wanted, and then a sentence.
+    r"[^.!?)\]] This applies",
 )
 
 

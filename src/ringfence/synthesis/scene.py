@@ -109,7 +109,12 @@ class Scene:
 
     def _asked(self, ask: str, rules: Sequence[str]) -> str:
         parts = [*rules, ask] if self._rule_first else [ask, *rules]
-        return ("\n" if len(ask) > 200 else " ").join(parts)
+        text = parts[0]
+        for part in parts[1:]:
+            # What ends without a full stop may end with the very words that are wanted.
+            apart = len(ask) > 200 or text[-1:] not in (".", "!", "?")
+            text += ("\n" if apart else " ") + part
+        return text
 
     def looked_up(self, request: str, page: str) -> list[Turn]:
         """A request, the call of a reading tool, and the page that it returns."""
