@@ -25,7 +25,7 @@ from ringfence.training.packing import rows
 from ringfence.training.recipe import Kind, Packing, Part, Recipe
 from ringfence.training.sharing import learnt_once, size
 from ringfence.training.signal_rings import SignalRings
-from ringfence.training.sources import Source
+from ringfence.training.sources import Example, Source
 from ringfence.training.store import Store
 
 Json = dict[str, Any]
@@ -99,24 +99,9 @@ def encoded(
                 told(read[0])
                 if overlap is not None:
                     overlap.see(example.texts())
-                places = parts_of(
-                    parts, data=example.data, recipe=example.recipe, sibling=example.sibling
-                )
-                for place in places:
-                    made: tuple[Learnt, ...] | None
-                    if kind == "dpo":
-                        made = encoder.preference(example, dropped)
-                    else:
-                        learnt = encoder.supervised(example, parts[place].replies, dropped)
-                        made = None if learnt is None else (learnt,)
-                    if made is None:
-                        break
-                    tokens = max(len(sequence.ids) for sequence in made)
-                    if tokens <= (parts[place].longest or tokens):
-                        yield place, example.case, made
-                        break
-                else:
-                    dropped.add("in no part of the mixture", example, example.recipe)
+                if (made := _placed(encoder, kind, example, parts, dropped)) is not None:
+                    place, sequences = made
+                    yield place, example.case, sequences
 
     store.write(folder, key, examples(), 2 if kind == "dpo" else 1)
     summary = {
@@ -129,6 +114,27 @@ def encoded(
     made = store.read(folder, key)
     assert made is not None
     return made
+
+
+def _placed(
+    encoder: Encoder, kind: Kind, example: Example, parts: Sequence[Part], dropped: Dropped
+) -> tuple[int, tuple[Learnt, ...]] | None:
+    """The part that takes an example, and its sequences; None where it is dropped."""
+    places = parts_of(parts, data=example.data, recipe=example.recipe, sibling=example.sibling)
+    for place in places:
+        made: tuple[Learnt, ...] | None
+        if kind == "dpo":
+            made = encoder.preference(example, dropped)
+        else:
+            learnt = encoder.supervised(example, parts[place].replies, dropped)
+            made = None if learnt is None else (learnt,)
+        if made is None:
+            return None
+        tokens = max(len(sequence.ids) for sequence in made)
+        if tokens <= (parts[place].longest or tokens):
+            return place, made
+    dropped.add("in no part of the mixture", example, example.recipe)
+    return None
 
 
 def key_of(
