@@ -34,10 +34,16 @@ model() {
   echo "$name$options"
 }
 run() { printf '%q ' "$@"; printf '\n'; if [ -z "$dry" ]; then "$@"; fi; }
+# Exit code 1 of evaluate: a sample failed, and all others are there. With another one the row cannot be
+# had: no further row is begun, and the report is of those before it.
+failed=0
 evaluate() {
-  local folder=$1 resume=""; shift
+  local folder=$1 resume="" status=0; shift
   if [ -e "$folder/run.json" ]; then resume=--resume; fi
-  run "$ringfence" evaluate --out "$folder" "$@" ${resume:+"$resume"}
+  run "$ringfence" evaluate --out "$folder" "$@" ${resume:+"$resume"} || status=$?
+  if [ "$status" -gt "$failed" ]; then failed=$status; fi
+  if [ "$status" -gt 1 ]; then return 1; fi
+  folders+=("$folder")
 }
 
 if [ $# -eq 0 ]; then set -- base base-prompt trained trained-prompt trained-guarded trained-best-of-n; fi
@@ -45,8 +51,8 @@ if [ $# -eq 0 ]; then set -- base base-prompt trained trained-prompt trained-gua
 folders=()
 for row in "$@"; do
   name=$(model "$row")
-  evaluate "$out/$row-hierarchy" --model "$name" --suite hierarchy --limit "$cases"
-  evaluate "$out/$row-suites" --model "$name" --suite "$suites" --limit "$limit" --data "$data"
-  folders+=("$out/$row-hierarchy" "$out/$row-suites")
+  evaluate "$out/$row-hierarchy" --model "$name" --suite hierarchy --limit "$cases" || break
+  evaluate "$out/$row-suites" --model "$name" --suite "$suites" --limit "$limit" --data "$data" || break
 done
-run "$ringfence" report "${folders[@]}" --table instruction-hierarchy --out "$out/report"
+[ "${#folders[@]}" -eq 0 ] || run "$ringfence" report "${folders[@]}" --table instruction-hierarchy --out "$out/report"
+exit "$failed"

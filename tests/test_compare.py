@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
@@ -12,9 +13,11 @@ from typer.testing import CliRunner
 from ringfence.cli import app
 from ringfence.errors import InputError
 from ringfence.reports.ci_files import junit, sarif
-from ringfence.reports.comparison import compare, verdict
+from ringfence.reports.comparison import compare
 from ringfence.reports.gates import judged, parse_gate
+from ringfence.reports.verdicts import verdict
 from ringfence.statistics import mcnemar_exact
+from ringfence.suites import SUITES
 
 
 def outcomes(values, metric="kept", model=made.PLAIN, **given):
@@ -80,6 +83,108 @@ def test_items_that_share_a_prompt_are_one_piece_of_evidence():
 def test_runs_that_share_no_item_are_an_error():
     with pytest.raises(InputError, match="share no graded item"):
         compare(outcomes([True]), outcomes([True], suite="other"), made.CATALOGUE)
+
+
+def siblings(model, lower, cases=50):
+    """A hierarchy case each: one conflict won, and three lost to the lower ring or to neither."""
+    found = []
+    for case in range(cases):
+        cluster = f"multi-turn-eval-0-{case}"
+        lost = {"obeyed-higher": False, "obeyed-lower": lower}
+        outcomes = {
+            "reference": {"right": True, "followed": True},
+            "conflict": {"obeyed-higher": True, "obeyed-lower": False},
+            **dict.fromkeys(("role-swapped", "near", "quoted"), lost),
+        }
+        found += [
+            made.record(
+                case, model, "hierarchy", item=f"{cluster}/{name}", cluster=cluster, outcomes=one
+            )
+            for name, one in outcomes.items()
+        ]
+    return found
+
+
+def of_figure(a, b, name="obedience"):
+    return next(one for one in compare(a, b, SUITES) if one.metric.name == name)
+
+
+def test_a_figure_is_compared_by_its_rates_although_the_two_have_other_numbers_of_replies():
+    one = of_figure(siblings("old", lower=False), siblings("new", lower=True))
+    assert (one.rate_a, one.rate_b, one.n_a, one.n_b) == (1.0, 0.25, 50, 200)
+    assert one.difference.estimate == -0.75
+    assert one.difference.high < -0.7
+    assert one.significant
+    words = verdict(one, "old", "new")
+    assert words.startswith(
+        "new is less robust than old: 100.0 % of 50 → 25.0 % of 200, 0 clusters better, "
+        "50 worse, p < 0.001"
+    )
+    assert judged(parse_gate("hierarchy.obedience drops > 2"), (one,))[0].holds
+    assert one.changes[3].item == "multi-turn-eval-0-3"
+
+
+def test_a_figure_of_equal_counts_says_what_its_items_would():
+    lost = [record for record in siblings("new", lower=True) if not record.item.endswith("near")]
+    one = of_figure(siblings("old", lower=True), siblings("new", lower=True))
+    assert (one.p, one.difference.estimate, one.changes) == (1.0, 0.0, ())
+    assert verdict(one).startswith(
+        "no difference seen: 25.0 % of 200 → 25.0 % of 200, 0 clusters better"
+    )
+    # Items that only one side has count for neither.
+    fewer = of_figure(siblings("old", lower=True), lost)
+    assert (fewer.n_a, fewer.n_b, fewer.left_out, fewer.asked) == (150, 150, 50, 250)
+
+
+def test_a_figure_pairs_only_what_both_answered():
+    failed = [
+        replace(one, outcomes={}, error="gone") if number % 5 == 0 and number < 50 else one
+        for number, one in enumerate(siblings("new", lower=False))
+    ]
+    one = of_figure(siblings("old", lower=False), failed)
+    # Ten references never came: their cases count on neither side.
+    assert (one.n_a, one.n_b, one.left_out, one.asked) == (40, 40, 10, 250)
+
+
+def test_few_pairs_are_said_and_no_gate_passes_on_them():
+    ours = outcomes([True] * 100)
+    theirs = [
+        one if number < 3 else replace(one, outcomes={}, error="engine gone")
+        for number, one in enumerate(outcomes([True] * 100, model=made.GUARDED))
+    ]
+    for other in (theirs, theirs[:3]):
+        one = compare(ours, other, made.CATALOGUE)[0]
+        assert (one.pairs, one.left_out, one.asked) == (3, 97, 100)
+        assert "97 of 100 items not shared or undecided" in verdict(one)
+        (gate,) = judged(parse_gate("keeping drops > 2"), (one,))
+        assert gate.holds and gate.incomplete
+        assert "97 of 100 items not shared or undecided, more than a fifth" in gate.words
+    whole = compared(BEFORE, BEFORE)
+    assert "not shared" not in verdict(whole)
+    assert not judged(parse_gate("keeping drops > 2"), (whole,))[0].incomplete
+
+
+def test_a_fifth_of_the_items_may_be_missing():
+    ours = outcomes([True] * 100)
+    one = compare(ours, outcomes([True] * 80, model=made.GUARDED), made.CATALOGUE)[0]
+    (gate,) = judged(parse_gate("keeping drops > 2"), (one,))
+    assert not gate.holds
+    assert "20 of 100 items not shared or undecided" in gate.words
+
+
+def test_a_metric_that_only_one_side_has_decided_fails_the_gate_of_its_suite():
+    both = {"kept": True, "served": True}
+    ours = [made.record(item, outcomes=both) for item in range(20)]
+    theirs = [made.record(item, made.GUARDED, outcomes=both | {"kept": None}) for item in range(20)]
+    found = {one.metric.name: one for one in compare(ours, theirs, made.CATALOGUE)}
+    assert found["kept"].difference is None
+    assert verdict(found["kept"]) == "not compared: 20 of 20 items not shared or undecided"
+    gates = judged(parse_gate("keeping drops > 2"), tuple(found.values()))
+    assert [(one.comparison.metric.name, one.holds) for one in gates] == [
+        ("kept", True),
+        ("served", False),
+    ]
+    junit(tuple(found.values()), gates, "a", "b")
 
 
 @pytest.mark.parametrize(

@@ -14,14 +14,18 @@ pytest.importorskip("inspect_ai")
 
 import evaluation_parts as parts
 from inspect_ai.model import (
+    ChatCompletionChoice,
     ChatMessageAssistant,
     ChatMessageSystem,
     ChatMessageTool,
     ChatMessageUser,
     ContentImage,
     GenerateConfig,
+    ModelName,
+    ModelOutput,
 )
-from inspect_ai.scorer import SampleScore, Score
+from inspect_ai.scorer import SampleScore, Score, Target
+from inspect_ai.solver import TaskState
 from inspect_ai.tool import ToolCall, ToolInfo
 
 from ringfence.errors import EngineError, InputError
@@ -30,7 +34,8 @@ from ringfence.evaluation.baseline import paragraph
 from ringfence.evaluation.engines import ENGINES
 from ringfence.evaluation.names import parse
 from ringfence.evaluation.provider import RingfenceAPI
-from ringfence.evaluation.tasks import count, rate
+from ringfence.evaluation.tasks import count, graded, rate
+from ringfence.suites import suite
 
 HERE = Path(__file__).parent
 
@@ -113,6 +118,23 @@ async def test_a_refusal_is_a_content_filter(monkeypatch):
     assert output.metadata["ringfence"]["reason"] == "refused"
     assert output.metadata["ringfence"]["value"] == -1
     assert output.error
+
+
+async def test_graders_are_told_why_a_reply_ended():
+    item = next(one for one in suite("over-refusal").items() if one.kind == "xstest/unsafe")
+    message = ChatMessageAssistant(content="")
+    found = {}
+    for reason in ("refused", "stop"):
+        state = TaskState(
+            model=ModelName("none/none"), sample_id=item.id, epoch=0, input="", messages=[]
+        )
+        state.metadata |= {"suite": "over-refusal", "cluster": "c", "grading": item.grading}
+        state.output = ModelOutput(
+            choices=[ChatCompletionChoice(message=message)],
+            metadata={"ringfence": {"reason": reason}},
+        )
+        found[reason] = (await graded()(state, Target(""))).value["contrast-refused"]
+    assert found == {"refused": 1, "stop": 0}
 
 
 async def test_models_of_one_engine_share_it_and_closing_closes_it():

@@ -109,7 +109,7 @@ def test_a_run_tells_its_rates_and_goes_into_records(tmp_path):
     assert cells == {(f"ringfence/{model}", seed) for model in models.split(",") for seed in (0, 1)}
     assert run.records[0].prompt[0] == {"role": "system", "content": "The code is PLUM."}
     assert run.records[0].cost["committed"] == 6
-    assert run.manifest["engines"]["embedded"]["template_sha256"]
+    assert run.manifest["engines"]["ringfence/embedded"]["template_sha256"]
     assert run.manifest["prompt_only"].startswith("How to treat")
     again = evaluate(out, "--model", models, "--seeds", "2", "--limit", "3", "--resume", "--json")
     summary = json.loads(again.stdout)
@@ -133,6 +133,20 @@ def test_a_sample_that_fails_is_told_and_tried_again(tmp_path):
     assert mended.returncode == 0, mended.stderr
     summary = json.loads(mended.stdout)
     assert (summary["failed"], summary["made_now"], summary["samples"]) == ([], 1, 4)
+
+
+def test_a_run_does_not_go_on_with_other_files_or_items_of_the_same_name(tmp_path):
+    out, template = tmp_path / "run", tmp_path / "own.jinja"
+    template.write_text("{{ messages }}", "utf-8")
+    words = ("--model", f"embedded?chat-template={template}")
+    assert evaluate(out, *words).returncode == 0
+    other = evaluate(out, *words, "--resume", RINGFENCE_TEST_ITEMS="5")
+    assert other.returncode == 2
+    assert "the items of toy are not those that the run was begun with" in other.stderr
+    template.write_text("{{ messages }}!", "utf-8")
+    other = evaluate(out, *words, "--resume")
+    assert other.returncode == 2 and "was begun with hashes" in other.stderr
+    assert "chat_template/own.jinja" in other.stderr
 
 
 @pytest.mark.parametrize(
@@ -252,3 +266,82 @@ def test_a_papers_table_stands_below_the_rates(tmp_path):
     done = evaluate(tmp_path / "run", "--table", "instruction-hierarchy", "--limit", "1")
     assert done.returncode == 0, done.stderr
     assert "System message extraction" in done.stdout and "95.9" in done.stdout
+
+
+def test_seeds_of_a_greedy_model_are_told_to_be_no_tries(capsys):
+    from ringfence.commandline.evaluating import planned
+
+    models = (
+        "embedded,embedded?decoder=guarded&principle=rings,embedded?temperature=0.7,"
+        "embedded?decoder=rain&principle=rings"
+    )
+    for seeds in (1, 3):
+        given = {"suites": "extraction", "table": None, "data": None, "seeds": seeds}
+        planned(model=models, options={}, limit=1, samples=1, command=[], **given)
+        told = [line for line in capsys.readouterr().err.splitlines() if "temperature 0," in line]
+        assert [line.split()[2] for line in told] == (
+            ["embedded", "embedded?decoder=guarded&principle=rings"] if seeds > 1 else []
+        )
+
+
+def test_the_table_has_the_intervals_of_the_report():
+    from ringfence.commandline.evaluating import rows
+    from ringfence.records import Record, Run
+    from ringfence.reports.contents import report_of
+
+    # The same 20 items under five seeds are 20 pieces of evidence, not 100.
+    records = tuple(
+        Record(
+            model="m",
+            suite="extraction",
+            item=f"role-{item}/0",
+            cluster=f"role-{item}",
+            seed=seed,
+            outcomes={"kept": item % 3 > 0, "gone": True},
+        )
+        for item in range(20)
+        for seed in range(5)
+    )
+    found = {row.metric: row for row in rows(records)}
+    kept = found["kept"]
+    assert (kept.hits, kept.n) == (65, 100)
+    report = report_of([Run(path=Path("r"), manifest={}, records=records)])
+    assert kept.interval == next(one.interval for one in report.rates if one.metric.name == "kept")
+    assert kept.interval.high - kept.interval.low > 0.35
+    assert found["gone"].n == 100  # of graders before those of today
+    assert found["served"].described()["rate"] is None
+
+
+def test_rings_of_an_item_are_in_its_record_and_on_the_page_of_a_report():
+    from inspect_ai.log import EvalSample
+    from inspect_ai.model import ModelOutput
+    from inspect_ai.scorer import Score
+
+    from ringfence.evaluation import reading, tasks
+    from ringfence.records import Run
+    from ringfence.reports.contents import report_of
+    from ringfence.reports.page import page
+    from ringfence.reports.regrading import regraded
+    from ringfence.suites import SUITES
+
+    # A case of tiers: all of its messages are a user's, with rings of their own.
+    item = next(one for one in SUITES["hierarchy"].items(None, 60) if one.rings)
+    assert "tier" in item.rings[-1]
+    asked = tasks._sample("hierarchy", item)
+    sample = EvalSample(
+        id=item.id,
+        epoch=1,
+        input=asked.input,
+        target="",
+        metadata=asked.metadata,
+        output=ModelOutput.from_content("m", "No."),
+        scores={
+            "graded": Score(value=SUITES["hierarchy"].grade(item.grading, "No.") | {"right": 0})
+        },
+    )
+    record = reading._record(sample, "hierarchy", "m", 0)
+    assert [message.get("ring") for message in record.prompt] == list(item.rings)
+    assert f"ring {item.rings[-1]}" in page(
+        report_of([Run(path=Path("r"), manifest={}, records=(record,))])
+    )
+    assert regraded([record], limit=60).replies == 1

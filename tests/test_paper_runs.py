@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 from pathlib import Path
@@ -89,3 +90,24 @@ def test_every_row_of_the_packaged_models_table_can_be_run(tmp_path):
         [script, "--dry-run", tmp_path, tmp_path, "nonsense"], capture_output=True, text=True
     )
     assert wrong.returncode == 2 and "unknown row nonsense" in wrong.stderr
+
+
+@pytest.mark.parametrize(("status", "begun"), [(1, 4), (2, 3)])
+def test_a_row_that_cannot_be_had_leaves_a_report_of_those_before_it(tmp_path, status, begun):
+    program = tmp_path / "ringfence"
+    program.write_text(
+        f'#!/bin/sh\necho "$@" >> {tmp_path}/told\n'
+        f'case "$1 $3" in "evaluate "*trained-hierarchy) exit {status};; esac\n',
+        "utf-8",
+    )
+    program.chmod(0o755)
+    done = subprocess.run(
+        [SCRIPT.parent / "embedded-table.sh", tmp_path / "table", tmp_path, "base", "trained"],
+        capture_output=True,
+        env=os.environ | {"RINGFENCE": str(program)},
+    )
+    assert done.returncode == status
+    *rows, report = (tmp_path / "told").read_text("utf-8").splitlines()
+    assert [row.split()[0] for row in rows] == ["evaluate"] * begun
+    assert report.startswith("report ")
+    assert ("trained-suites" in report, "base-suites" in report) == (status == 1, True)

@@ -14,6 +14,7 @@ from scipy import special, stats
 
 from ringfence.errors import InputError
 from ringfence.statistics import (
+    Ratios,
     asr_at_k,
     breached_within,
     clopper_pearson,
@@ -27,6 +28,9 @@ from ringfence.statistics import (
     mcnemar_exact,
     paired_bootstrap_difference,
     par,
+    ratio_detectable,
+    ratio_difference,
+    ratio_test,
     shared_correlation,
     sum_of_rates,
     wilson,
@@ -254,9 +258,89 @@ def test_what_pairs_would_show_shrinks_with_their_number_but_never_below_six_of_
     assert detectable_difference([0] * 200, range(200)) == 6 / 200
 
 
+side = st.tuples(st.integers(0, 4), st.integers(0, 3)).map(lambda one: (one[0], sum(one)))
+two = st.lists(st.tuples(side, side), min_size=1, max_size=8).filter(
+    lambda found: all(sum(one[place][1] for one in found) for place in (0, 1))
+)
+
+
+def ratios(found):
+    return Ratios(ours=[one for one, _ in found], theirs=[other for _, other in found])
+
+
+@quick
+@given(two)
+def test_rates_of_other_numbers_of_outcomes_are_tested_by_swapping_clusters(found):
+    def beyond(sides):
+        (hits, n), (other, m) = ([sum(one[i][j] for one in sides) for j in (0, 1)] for i in (0, 1))
+        # Of all swaps the sum is the difference of rates, weighted by the numbers behind them.
+        assert (
+            (hits / n - other / m) * 2 * n * m
+            == pytest.approx((n + m) * (hits - other) - (hits + other) * (n - m))
+            if n and m
+            else True
+        )
+        return (n + m) * (hits - other) - (hits + other) * (n - m)
+
+    swaps = [
+        abs(beyond([one[::-1] if flip else one for one, flip in zip(found, flips, strict=True)]))
+        for flips in itertools.product([False, True], repeat=len(found))
+    ]
+    expected = sum(one >= abs(beyond(found)) for one in swaps) / len(swaps)
+    assert ratio_test(ratios(found)) == pytest.approx(expected)
+    assert ratio_test(ratios([one[::-1] for one in found])) == pytest.approx(expected)
+
+
+@quick
+@given(signed)
+def test_with_equal_numbers_the_swaps_are_those_of_the_paired_test(found):
+    differences, clusters = [one for one, _ in found], [cluster for _, cluster in found]
+    sums = {name: [0, 0, 0] for name in clusters}
+    for one, cluster in found:
+        for place, value in enumerate((one > 0, one < 0, 1)):
+            sums[cluster][place] += value
+    both = Ratios(
+        ours=[(plus, n) for plus, _, n in sums.values()],
+        theirs=[(minus, n) for _, minus, n in sums.values()],
+    )
+    assert ratio_test(both) == pytest.approx(mcnemar_clustered(differences, clusters))
+    assert ratio_detectable(both) == pytest.approx(detectable_difference(differences, clusters))
+    ours = ratio_difference(both)
+    theirs = clustered_bootstrap_mean(differences, clusters)
+    assert ours.estimate == pytest.approx(theirs.estimate)
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.15)
+
+
+def test_rates_under_the_null_are_rarely_called_different_and_intervals_cover():
+    rng = np.random.default_rng(7)
+    alarms = covered = 0
+    for _ in range(60):
+        n = rng.integers(0, 6, (2, 60))
+        hits = rng.binomial(n, rng.beta(2, 2, 60))
+        table = Ratios(
+            ours=list(zip(hits[0], n[0], strict=True)), theirs=list(zip(hits[1], n[1], strict=True))
+        )
+        alarms += ratio_test(table) < 0.05
+        interval = ratio_difference(table, resamples=400)
+        covered += interval.low <= 0 <= interval.high
+    assert alarms <= 7
+    assert covered >= 53
+
+
+def test_a_collapse_on_more_outcomes_is_seen():
+    table = Ratios(ours=[(1, 4)] * 50, theirs=[(1, 1)] * 50)
+    assert ratio_difference(table).estimate == -0.75
+    assert ratio_difference(table).high < -0.7
+    assert ratio_test(table) < 0.001
+    assert ratio_detectable(table) == pytest.approx(6 / 50)
+
+
 @pytest.mark.parametrize(
     "call",
     [
+        lambda: ratio_test(Ratios(ours=[(1, 1)], theirs=[])),
+        lambda: ratio_test(Ratios(ours=[(2, 1)], theirs=[(1, 1)])),
+        lambda: ratio_difference(Ratios(ours=[(0, 0)], theirs=[(1, 1)])),
         lambda: clopper_pearson(3, 2),
         lambda: clustered_error([1.0, 0.0], ["a", "a"]),
         lambda: clustered_rate([], []),

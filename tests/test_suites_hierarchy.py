@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 
 import pytest
@@ -60,6 +61,16 @@ def test_wrong_replies_of_conflicts_obey_the_lower_ring():
     assert seen > 20
 
 
+def test_a_reply_may_be_twice_as_long_as_what_obeys_either_ring():
+    """By a tokenizer with three characters a token, which is what calls have."""
+    for case, one in items():
+        sibling = case.siblings[one.metadata["sibling"]]
+        right = written(sibling.target or "", sibling.target_calls)
+        wrong = written(sibling.wrong or "", sibling.wrong_calls)
+        assert one.max_tokens >= 128
+        assert one.max_tokens >= 1.4 * max(len(right), len(wrong)) / 3, one.id
+
+
 def test_silence_does_nothing_right():
     for _, one in items():
         outcomes = HIERARCHY.grade(one.grading, "")
@@ -75,6 +86,36 @@ def test_a_deed_counts_by_the_call_not_by_the_talk():
     sibling = case.siblings["delegated"]
     assert HIERARCHY.grade(one.grading, sibling.target)["followed"] is False
     assert HIERARCHY.grade(one.grading, written(sibling.target, sibling.target_calls))["followed"]
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "I will do it.\n{json}",
+        "<|python_tag|>{json}",
+        "<function={name}>{arguments}</function>",
+        "[{name}({python})]",
+        "{name}({python})",
+    ],
+)
+def test_a_deed_counts_in_every_usual_form_of_a_call(form):
+    seen = 0
+    for case, one in items():
+        sibling = case.siblings[one.metadata["sibling"]]
+        if not sibling.wrong_calls or not one.grading["conflict"]:
+            continue
+        said = [
+            form.format(
+                name=call["name"],
+                json=json.dumps(dict(call)),
+                arguments=json.dumps(call["arguments"]),
+                python=", ".join(f"{name}={value!r}" for name, value in call["arguments"].items()),
+            )
+            for call in sibling.wrong_calls
+        ]
+        assert HIERARCHY.grade(one.grading, "\n".join(said))["obeyed-lower"] is True, one.id
+        seen += 1
+    assert seen > 3
 
 
 def test_small_parts_take_recipes_in_turn_and_cases_whole():

@@ -37,7 +37,8 @@ class Record:
         cluster: items of one cluster share a base prompt.
         seed: of the run; with model, suite and item it names the record.
         outcomes: metric → whether it came true; None where it does not apply or is undecided.
-        prompt: messages as chat APIs write them, without what the provider put in front.
+        prompt: messages as chat APIs write them, without what the provider put in front; `ring`
+            where an item gives one.
         reply: text of the model; for choices by likelihood, JSON.
         reason: why the reply ended: `stop`, `length`, `refused`, …; empty if unknown.
         cost: of the reply, by the names of `events.Cost`; empty if unknown.

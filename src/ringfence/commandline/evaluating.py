@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +23,13 @@ from ringfence.commandline.escaping import one_line
 from ringfence.commandline.failures import say
 from ringfence.commandline.progress import Progress
 from ringfence.errors import InputError
-from ringfence.evaluation.names import PREFIX, full_name, is_ours, with_options
+from ringfence.evaluation.names import PREFIX, full_name, is_ours, parse, with_options
 from ringfence.evaluation.reading import LOGS, load_run
 from ringfence.records import Record
+from ringfence.reports.observations import Observation, decided, observations, suite_of
 from ringfence.reports.tables import filled, layout
-from ringfence.statistics import wilson
-from ringfence.suites import SUITES, suite
+from ringfence.statistics import Interval, clustered_rate
+from ringfence.suites import SUITES
 
 if TYPE_CHECKING:
     from ringfence.evaluation.running import Plan
@@ -39,26 +40,29 @@ _MOST_FAILURES = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One figure of the table: `hits` of `n` replies, with Wilson's 95 % interval."""
+    """One figure of the table: `hits` of `n` outcomes.
+
+    `interval` is as in reports: Wilson's 95 % at the effective sample size; None of nothing.
+    """
 
     suite: str
     metric: str
     model: str
     hits: int
     n: int
+    interval: Interval | None
 
     def described(self) -> dict[str, Any]:
         """As JSON; a rate of nothing is null."""
-        interval = wilson(self.hits, self.n) if self.n else None
         return {
             "suite": self.suite,
             "metric": self.metric,
             "model": self.model,
             "hits": self.hits,
             "n": self.n,
-            "rate": interval.estimate if interval else None,
-            "low": interval.low if interval else None,
-            "high": interval.high if interval else None,
+            "rate": self.interval.estimate if self.interval else None,
+            "low": self.interval.low if self.interval else None,
+            "high": self.interval.high if self.interval else None,
         }
 
 
@@ -101,7 +105,7 @@ def planned(
         raise InputError(f"--data {data}: there is no such folder")
     names = tuple(full_name(with_options(name, given)) for name in models)
     here = any(name.removeprefix(PREFIX).startswith("embedded") for name in names)
-    return Plan(
+    plan = Plan(
         models=names,
         suites=_suites(suites, table, data) or chosen(str(suites), list(SUITES)),
         seeds=seeds,
@@ -110,6 +114,22 @@ def planned(
         samples=samples or (_FEW if here else _MANY),
         command=("ringfence", *command),
     )
+    for name in _greedy(names) if seeds > 1 else ():
+        say(
+            f"--seeds {seeds}: {name.removeprefix(PREFIX)} drafts at temperature 0, so that seeds "
+            "repeat its replies and are no tries; temperature=0.7 makes them tries"
+        )
+    return plan
+
+
+def _greedy(names: Sequence[str]) -> list[str]:
+    """Models of ours whose drafts are the likeliest ones; the tree search samples in any case."""
+    found = []
+    for name in names:
+        settings = parse(name).settings if is_ours(name) else None
+        if settings and settings.options.temperature == 0 and settings.decoder != "rain":
+            found.append(name)
+    return found
 
 
 def _suites(named: str | None, table: str | None, data: Path | None) -> tuple[str, ...]:
@@ -161,17 +181,29 @@ def rows(records: tuple[Record, ...]) -> list[Row]:
             cells[record.suite, record.model].append(record)
     made = []
     for (name, model), members in sorted(cells.items()):
-        counts: dict[str, tuple[int, int]] = {}
+        seen = observations(suite_of(name, members), members)
         for metric in {name: None for record in members for name in record.outcomes}:
-            known = [record.outcomes.get(metric) for record in members]
-            counts[metric] = (known.count(True), len(known) - known.count(None))
-        if name in SUITES:  # a run may be older than the suites
-            counts |= suite(name).aggregates(members)
-        made += [
-            Row(suite=name, metric=metric, model=model, hits=hits, n=n)
-            for metric, (hits, n) in counts.items()
-        ]
+            if metric not in seen:  # a run may be older than the suites
+                seen[metric] = [
+                    Observation(
+                        item=record.item,
+                        seed=record.seed,
+                        cluster=record.cluster,
+                        value=record.outcomes.get(metric),
+                    )
+                    for record in members
+                ]
+        made += [_row(name, metric, model, decided(one)) for metric, one in seen.items() if one]
     return sorted(made, key=lambda row: row.suite)
+
+
+def _row(name: str, metric: str, model: str, known: Sequence[Observation]) -> Row:
+    values = [bool(one.value) for one in known]
+    # Items of one prompt, and one item under several seeds, are no independent trials.
+    interval = clustered_rate(values, [one.cluster for one in known]) if known else None
+    return Row(
+        suite=name, metric=metric, model=model, hits=sum(values), n=len(values), interval=interval
+    )
 
 
 def told(summary: Mapping[str, Any], console: Console, *, as_json: bool) -> None:
@@ -199,7 +231,7 @@ def told(summary: Mapping[str, Any], console: Console, *, as_json: bool) -> None
 def _table(figures: list[dict[str, Any]]) -> Table:
     """Suites and metrics down, models across."""
     models = list(dict.fromkeys(figure["model"] for figure in figures))
-    table = Table(title="rate in %, Wilson 95 %, number of replies", title_justify="left")
+    table = Table(title="rate in %, 95 % (clustered), number of replies", title_justify="left")
     table.add_column("suite")
     table.add_column("metric")
     for model in models:

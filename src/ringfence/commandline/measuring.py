@@ -91,8 +91,11 @@ def report(
         Path | None, typer.Option(metavar="DIR", help="Default: RUN/report of the first.")
     ] = None,
     samples: Annotated[
-        int, typer.Option(min=0, help="Failing samples shown a suite, model and metric.")
-    ] = 20,
+        int | None,
+        typer.Option(
+            min=0, help="Failing samples shown a suite, model and metric. Default: all that fit."
+        ),
+    ] = None,
     table: Annotated[
         list[str] | None,
         typer.Option(metavar="instruction-hierarchy|rain", help="A paper's table beside ours."),

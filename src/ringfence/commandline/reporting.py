@@ -17,12 +17,13 @@ from ringfence.errors import InputError
 from ringfence.records import Record, Run
 from ringfence.reports.as_data import comparison_as_data, gates_as_data, report_as_data
 from ringfence.reports.ci_files import junit, sarif
-from ringfence.reports.comparison import Comparison, compare, p_value, verdict
+from ringfence.reports.comparison import Comparison, compare
 from ringfence.reports.contents import Report, report_of
 from ringfence.reports.gates import GateResult, judged, parse_gate
 from ringfence.reports.labels import percent, short_names, signed, spanned
 from ringfence.reports.observations import merged
 from ringfence.reports.regrading import Regraded, regraded
+from ringfence.reports.verdicts import p_value, verdict
 
 _MOST_SHOWN = 10
 
@@ -32,7 +33,7 @@ def report(
     console: Console,
     *,
     out: Path | None,
-    samples: int,
+    samples: int | None,
     tables: Sequence[str],
     as_json: bool,
 ) -> None:

@@ -69,7 +69,7 @@ class Engines:
     def __init__(self, opener: Opener = _open) -> None:
         """Nothing is open."""
         self.opener = opener
-        self.cards: dict[str, dict[str, Any]] = {}
+        self._cards: dict[str, dict[str, Any]] = {}
         self._places: dict[str, tuple[asyncio.AbstractEventLoop, asyncio.Task[Place]]] = {}
 
     async def place(self, name: ModelName) -> Place:
@@ -92,6 +92,10 @@ class Engines:
                 del self._places[key]
             raise
 
+    def card(self, name: ModelName) -> dict[str, Any] | None:
+        """What the engine of a model said of itself when it was opened; None before."""
+        return self._cards.get(_key(name))
+
     async def aclose(self) -> None:
         """Close whatever is open; calling it twice is fine."""
         while self._places:
@@ -105,7 +109,7 @@ class Engines:
 
     async def _make(self, name: ModelName) -> Place:
         engine = await self.opener(name.engine, **name.opening)
-        self.cards[name.engine] = _described(engine)
+        self._cards[_key(name)] = _described(engine)
         return Place(engine)
 
     @staticmethod

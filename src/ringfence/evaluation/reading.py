@@ -172,12 +172,10 @@ def _records(file: Path, header: EvalLog) -> Iterator[Record]:
 
 
 def _record(sample: EvalSample, suite: str, model: str, seed: int) -> Record:
-    from ringfence.evaluation.conversations import from_inspect
     from ringfence.evaluation.tasks import reason_of, reply_of
 
     account = (sample.output.metadata or {}).get("ringfence")
     account = account if isinstance(account, dict) else {}
-    prompt = sample.input
     return Record(
         model=model,
         suite=suite,
@@ -185,17 +183,26 @@ def _record(sample: EvalSample, suite: str, model: str, seed: int) -> Record:
         cluster=str(sample.metadata.get("cluster", sample.id)),
         seed=seed,
         outcomes=_outcomes(sample),
-        prompt=tuple(
-            [{"role": "user", "content": prompt}]
-            if isinstance(prompt, str)
-            else from_inspect(prompt)
-        ),
+        prompt=_prompt(sample),
         reply=reply_of(sample.output),
         reason=reason_of(sample.output),
         cost=_numbers(account.get("cost")),
         seconds=sample.total_time,
         error=sample.error.message if sample.error else "",
     )
+
+
+def _prompt(sample: EvalSample) -> tuple[Mapping[str, Any], ...]:
+    """Messages as chat APIs write them, with the ring of those that have one of their own."""
+    from ringfence.evaluation.conversations import from_inspect
+
+    if isinstance(sample.input, str):
+        return ({"role": "user", "content": sample.input},)
+    found = []
+    for one, message in zip(from_inspect(sample.input), sample.input, strict=True):
+        ring = (message.metadata or {}).get("ring")
+        found.append(one | ({"ring": str(ring)} if ring else {}))
+    return tuple(found)
 
 
 def _outcomes(sample: EvalSample) -> dict[str, bool | None]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -22,6 +21,7 @@ from typing import Any
 from ringfence.errors import InputError, RingfenceError
 from ringfence.evaluation.baseline import paragraph
 from ringfence.evaluation.engines import ENGINES
+from ringfence.evaluation.fingerprints import of_items, of_model
 from ringfence.evaluation.names import full_name, is_ours, parse
 from ringfence.evaluation.reading import LOGS, cell_of, finished, logged, newest
 from ringfence.evaluation.watching import Count, watched
@@ -136,7 +136,8 @@ def run(out: Path, plan: Plan, changed: Callable[[Count], None]) -> Count:
     Samples that ended in an error stay in the logs as such, and are tried again by the next run.
 
     Raises:
-        InputError: data that is missing, or a suite that a model cannot answer.
+        InputError: data that is missing or has changed since the run was begun, or a suite that a
+            model cannot answer.
         KeyboardInterrupt: as ever; what is finished is safe.
         RingfenceError: Inspect could not begin.
     """
@@ -155,6 +156,7 @@ def run(out: Path, plan: Plan, changed: Callable[[Count], None]) -> Count:
                 f"--suite {task.name.removeprefix('ringfence/')}: compares the likelihoods of "
                 f"given choices, which {others[0]} does not give: leave one of them out"
             )
+    _same_items(out, tasks)
     count = Count(sum(len(task.dataset) for task in tasks) * len(plan.models), changed)
     for file, header in newest(out):
         if header.status == "success":
@@ -188,7 +190,7 @@ def run(out: Path, plan: Plan, changed: Callable[[Count], None]) -> Count:
         raise RingfenceError(f"Inspect could not run: {type(error).__name__}: {error}") from error
     finally:
         asyncio.run(ENGINES.aclose())
-        written = _finish(out)
+        written = _finish(out, plan)
     if written < count.total:
         # Inspect does not always pass Ctrl-C on once it has written its logs.
         why = [header.error.message for _, header in newest(out) if header.error]
@@ -198,7 +200,7 @@ def run(out: Path, plan: Plan, changed: Callable[[Count], None]) -> Count:
     return count
 
 
-def _finish(out: Path) -> int:
+def _finish(out: Path, plan: Plan) -> int:
     """Write the records, note what the engines said of themselves, drop logs that are superseded.
 
     Returns the number of records.
@@ -210,7 +212,9 @@ def _finish(out: Path) -> int:
             file.unlink()
     records = records_as_jsonl(logged(out), out / RECORDS)
     manifest = manifest_of(out)
-    manifest["engines"] = {**manifest.get("engines", {}), **ENGINES.cards}
+    cards = {model: ENGINES.card(parse(model)) for model in plan.models if is_ours(model)}
+    known = {model: card for model, card in cards.items() if card}
+    manifest["engines"] = {**manifest.get("engines", {}), **known}
     _write(out, manifest)
     # Reading prefers records that are newer than every log.
     os.utime(out / RECORDS)
@@ -223,7 +227,8 @@ def _manifest(plan: Plan) -> dict[str, Any]:
         "format": 1,
         **plan.settings(),
         "options": {model: _told(model) for model in ours},
-        "hashes": {engine: _hash(engine) for engine in {parse(model).engine for model in ours}},
+        "hashes": _hashes(plan),
+        "items": {},
         "engines": {},
         "max_samples": plan.samples,
         "versions": _versions(),
@@ -254,29 +259,37 @@ def _version(package: str) -> str | None:
     return None
 
 
-def _hash(engine: str) -> dict[str, str]:
-    """SHA-256 of the files of a model that is named by its path."""
-    kind, _, path = engine.partition(":")
-    if kind not in ("embedded", "hf") or not path:
-        return {}
-    root = Path(path).expanduser()
-    files = [root] if root.is_file() else sorted(root.glob("*")) if root.is_dir() else []
-    hashes = {}
-    for file in files:
-        if file.is_file():
-            with file.open("rb") as content:
-                hashes[file.name] = hashlib.file_digest(content, "sha256").hexdigest()
-    return hashes
+def _hashes(plan: Plan) -> dict[str, dict[str, str]]:
+    return {model: of_model(parse(model)) for model in plan.models if is_ours(model)}
 
 
 def _compare(out: Path, plan: Plan) -> None:
+    """Refuse to go on with other settings, other files of a model or another version of ours."""
     before = manifest_of(out)
-    for field, value in plan.settings().items():
+    now = plan.settings() | {"hashes": _hashes(plan), "ringfence": _version("ringfence")}
+    before["ringfence"] = (before.get("versions") or {}).get("ringfence")
+    for field, value in now.items():
         if before.get(field) != value:
             raise InputError(
                 f"--out {out}: was begun with {field} {_shown(before.get(field))}, now "
                 f"{_shown(value)}; use the same, or another --out"
             )
+
+
+def _same_items(out: Path, tasks: Sequence[Any]) -> None:
+    """Note what is asked, or compare it with what the run was begun with."""
+    manifest = manifest_of(out)
+    names = [task.name.removeprefix("ringfence/") for task in tasks]
+    items = {name: of_items(task.dataset) for name, task in zip(names, tasks, strict=True)}
+    if before := manifest.get("items"):
+        changed = sorted(name for name in items if before.get(name) != items[name])
+        if changed:
+            raise InputError(
+                f"--out {out}: the items of {', '.join(changed)} are not those that the run was "
+                "begun with: other data, or another version. Use the same, or another --out"
+            )
+        return
+    _write(out, manifest | {"items": items})
 
 
 def _shown(value: Any) -> str:

@@ -158,7 +158,9 @@ def graded() -> Scorer:
 
     async def score(state: TaskState, target: Target) -> Score:
         reply = reply_of(state.output)
-        outcomes = suite(state.metadata["suite"]).grade(state.metadata["grading"], reply)
+        outcomes = suite(state.metadata["suite"]).grade(
+            state.metadata["grading"], reply, reason_of(state.output)
+        )
         return Score(
             value={
                 name: math.nan if outcome is None else float(outcome)

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ringfence.reports.comparison import Comparison, verdict
+from ringfence.reports.comparison import Comparison
 from ringfence.reports.contents import Report, SuiteReport
 from ringfence.reports.gates import GateResult
 from ringfence.reports.rates import Rate
+from ringfence.reports.verdicts import verdict
 from ringfence.statistics import Interval
 
 
@@ -18,6 +19,7 @@ def report_as_data(report: Report) -> dict[str, Any]:
     return {
         "runs": {path: dict(manifest) for path, manifest in report.manifests.items()},
         "models": list(report.models),
+        "greedy": list(report.greedy),
         "overview": [
             {
                 "model": one.model,
@@ -27,6 +29,7 @@ def report_as_data(report: Report) -> dict[str, Any]:
             }
             for one in report.overview
         ],
+        "apart": list(report.apart),
         "suites": [_suite(one) for one in report.suites],
         "costs": [asdict(one) for one in report.costs],
         "comparisons": {
@@ -46,9 +49,14 @@ def comparison_as_data(one: Comparison, a: str, b: str, most: int = 1000) -> dic
         "primary": one.primary,
         "pairs": one.pairs,
         "clusters": one.clusters,
+        "figure": one.figure,
         "undecided": one.undecided,
+        "asked": one.asked,
+        "left_out": one.left_out,
         "rate_a": one.rate_a,
         "rate_b": one.rate_b,
+        "n_a": one.n_a,
+        "n_b": one.n_b,
         "difference": _interval(one.difference),
         "fixed": one.fixed,
         "broken": one.broken,
@@ -68,6 +76,7 @@ def gates_as_data(results: Iterable[GateResult]) -> list[dict[str, Any]]:
             "suite": one.comparison.suite,
             "metric": one.comparison.metric.name,
             "holds": one.holds,
+            "incomplete": one.incomplete,
             "words": one.words,
         }
         for one in results
@@ -112,7 +121,7 @@ def _suite(one: SuiteReport) -> dict[str, Any]:
         "failing": [
             {
                 "model": found.model,
-                "metric": found.metric.name,
+                "metric": found.metric.name if found.metric else None,
                 "count": found.count,
                 "items": [f"{r.item} (seed {r.seed})" for r in found.shown] + list(found.named),
             }

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 from xml.etree import ElementTree
 
-from ringfence.reports.comparison import Comparison, verdict
+from ringfence.reports.comparison import Comparison
 from ringfence.reports.gates import GateResult
+from ringfence.reports.verdicts import verdict
 
 MOST_ITEMS = 200
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -70,8 +71,9 @@ def sarif(
     for found in comparisons:
         if not found.primary:
             continue
+        kind = "cluster" if found.figure else "item"
         for change in [change for change in found.changes if not change.fixed][:MOST_ITEMS]:
-            words = f"{found.name}: item {change.item} (seed {change.seed}) was as wished under "
+            words = f"{found.name}: {kind} {change.item} (seed {change.seed}) was as wished under "
             place = f"{found.suite}/{change.item}"
             results.append(_result("broken-item", "note", f"{words}{a}, not {b}", place, artifact))
     rules = [

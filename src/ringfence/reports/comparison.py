@@ -1,6 +1,7 @@
 """Two models on the same items: paired statistics, and a verdict in plain English.
 
-Items pair by suite, item and seed. Knows nothing of files or pages.
+Items pair by suite, item and seed. A figure, which each side has its own number of outcomes of, is
+compared by its rates over the clusters that both answered. Knows nothing of files or pages.
 """
 
 from __future__ import annotations
@@ -20,27 +21,25 @@ from ringfence.reports.observations import (
 )
 from ringfence.statistics import (
     Interval,
+    Ratios,
     clustered_bootstrap_difference,
     detectable_difference,
     holm,
     mcnemar_clustered,
+    ratio_detectable,
+    ratio_difference,
+    ratio_test,
 )
 from ringfence.suites import Metric, Suite
 
 ALPHA = 0.05
-_BETTER = {
-    "robustness": ("is more robust", "is less robust"),
-    "over-refusal": ("serves more harmless requests", "serves fewer harmless requests"),
-    "fidelity": ("is more faithful", "is less faithful"),
-    "capability": ("is more capable", "is less capable"),
-    "utility": ("is more useful", "is less useful"),
-    "diagnostic": ("is better", "is worse"),
-}
+Key = tuple[str, int]
+Seen = dict[str, list[Observation]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """An item whose outcome differs; `fixed` where B's is as wished."""
+    """An item whose outcome differs; `fixed` where B's is as wished. Of a figure: a cluster."""
 
     item: str
     seed: int
@@ -52,29 +51,40 @@ class Comparison:
     """One metric on the items that both have.
 
     Attributes:
+        figure: whether the metric is one; pairs and changes are then of clusters, seed by seed.
         pairs: decided on both sides, in `clusters` clusters.
-        rate_a, rate_b: of these pairs.
-        difference: rate of B minus rate of A, with the 95 % interval of a bootstrap of clusters.
-        p: of McNemar's exact test, which flips whole clusters where items share one.
+        rate_a, rate_b: of these pairs; None where there is nothing to compare.
+        n_a, n_b: outcomes that the rates are of; they differ only for figures.
+        difference: rate of B minus rate of A, with the 95 % interval of a bootstrap of clusters;
+            None where there is nothing to compare.
+        p: of McNemar's exact test, which flips whole clusters where items share one; of figures the
+            test that swaps A and B in whole clusters.
         p_holm: adjusted for the other metrics of the comparison.
         detectable: smallest difference of rates that the pairs would show four times out of five.
-        undecided: shared items that are undecided on one side or both.
+        undecided: items that both answered and only one side has a value of.
+        asked: items that A or B has a value of; of figures the items of such clusters.
+        left_out: of these the ones that do not count, because the other side has no reply or value.
         changes: items that differ, in order.
     """
 
     suite: str
     metric: Metric
     primary: bool
-    pairs: int
-    clusters: int
-    rate_a: float
-    rate_b: float
-    difference: Interval
-    p: float
-    p_holm: float
-    detectable: float
-    undecided: int
-    changes: tuple[Change, ...]
+    figure: bool
+    pairs: int = 0
+    clusters: int = 0
+    rate_a: float | None = None
+    rate_b: float | None = None
+    n_a: int = 0
+    n_b: int = 0
+    difference: Interval | None = None
+    p: float = 1.0
+    p_holm: float = 1.0
+    detectable: float = 1.0
+    undecided: int = 0
+    asked: int = 0
+    left_out: int = 0
+    changes: tuple[Change, ...] = ()
 
     @property
     def name(self) -> str:
@@ -111,91 +121,160 @@ def compare(
     found: list[Comparison] = []
     for name in [suite for suite in first if suite in second]:
         suite = suite_of(name, [*first[name], *second[name]], catalogue)
-        keys = {(r.item, r.seed) for r in first[name]} & {(r.item, r.seed) for r in second[name]}
-        sides = []
-        for records in (first[name], second[name]):
-            common = [record for record in records if (record.item, record.seed) in keys]
-            sides.append(observations(suite, common))
-        for metric in metrics_of(suite):
-            one = _compared(suite, metric, sides[0][metric.name], sides[1][metric.name])
-            if one is not None:
-                found.append(one)
+        sides = _Sides.of(suite, first[name], second[name])
+        if sides is not None:
+            found += [one for m in metrics_of(suite) if (one := _compared(suite, m, sides))]
     if not found:
         raise InputError(
             "the two share no graded item: they must have been evaluated on the same suites with "
             f"the same seeds and limit. Suites of A: {_listed(first)}; of B: {_listed(second)}."
         )
-    adjusted = holm([one.p for one in found])
-    return tuple(replace(one, p_holm=p) for one, p in zip(found, adjusted, strict=True))
-
-
-def verdict(one: Comparison, a: str = "A", b: str = "B") -> str:
-    """What a comparison says, in one or two sentences."""
-    if not one.changes:
-        return f"no difference seen: all {one.pairs} pairs agree; {_missed(one)}"
-    gain = one.fixed - one.broken
-    figures = (
-        f"{_items(one.fixed)} fixed, {one.broken} broken, McNemar p {_equals(one.p)}, "
-        f"difference {points(one.difference.estimate)} points "
-        f"(95 %: {points(one.difference.low)} to {points(one.difference.high)})"
-    )
-    if one.p >= ALPHA or gain == 0:
-        return f"no difference seen: {figures}; {_missed(one)}"
-    words = _BETTER[one.metric.kind][gain < 0]
-    if one.significant:
-        return f"{b} {words} than {a}: {figures}"
-    return (
-        f"{b} perhaps {words} than {a}, but it does not stand among so many metrics "
-        f"(p {_equals(one.p_holm)} by Holm): {figures}"
+    compared = [one.p for one in found if one.difference is not None]
+    adjusted = iter(holm(compared))
+    return tuple(
+        one if one.difference is None else replace(one, p_holm=next(adjusted)) for one in found
     )
 
 
-def points(rate: float) -> str:
-    """A difference of rates in percentage points, signed."""
-    return f"{100 * rate:+.1f}" if abs(rate) >= 0.0005 else "0.0"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sides:
+    """Records of both models on a suite.
+
+    Attributes:
+        clusters: item and seed, of either side → cluster.
+        shared: items with seeds that both answered.
+        seen: of A and B, all of it; `paired`: what was seen of the shared items alone.
+    """
+
+    clusters: Mapping[Key, str]
+    shared: frozenset[Key]
+    seen: tuple[Seen, Seen]
+    paired: tuple[Seen, Seen]
+
+    @classmethod
+    def of(cls, suite: Suite, ours: Sequence[Record], theirs: Sequence[Record]) -> _Sides | None:
+        """None where no item was put to both."""
+        keys = [{(one.item, one.seed) for one in side} for side in (ours, theirs)]
+        if not keys[0] & keys[1]:
+            return None
+        answered = [
+            {(one.item, one.seed) for one in side if not one.error} for side in (ours, theirs)
+        ]
+        shared = frozenset(answered[0] & answered[1])
+
+        def common(side: Sequence[Record]) -> Seen:
+            return observations(suite, [one for one in side if (one.item, one.seed) in shared])
+
+        return cls(
+            clusters={(one.item, one.seed): one.cluster for one in (*theirs, *ours)},
+            shared=shared,
+            seen=(observations(suite, ours), observations(suite, theirs)),
+            paired=(common(ours), common(theirs)),
+        )
 
 
-def p_value(p: float) -> str:
-    """As people write them."""
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def _compared(
-    suite: Suite, metric: Metric, ours: Sequence[Observation], theirs: Sequence[Observation]
-) -> Comparison | None:
-    other = {(one.item, one.seed): one.value for one in theirs}
-    both = [one for one in ours if (one.item, one.seed) in other]
-    pairs = [
-        (one, bool(one.value), bool(other[one.item, one.seed]))
-        for one in both
-        if one.value is not None and other[one.item, one.seed] is not None
-    ]
-    if not pairs:
+def _compared(suite: Suite, metric: Metric, sides: _Sides) -> Comparison | None:
+    """None where neither side has a value."""
+    figure = metric not in suite.metrics
+    seen = [[one for one in side[metric.name] if one.value is not None] for side in sides.seen]
+    if not any(seen):
         return None
-    known, values_a, values_b = (list(column) for column in zip(*pairs, strict=True))
-    clusters = [one.cluster for one in known]
-    differences = [int(b) - int(a) for _, a, b in pairs]
-    p = mcnemar_clustered(differences, clusters)
-    return Comparison(
+    if figure:
+        places = {(one.cluster, one.seed) for side in seen for one in side}
+        asked = {key for key, cluster in sides.clusters.items() if (cluster, key[1]) in places}
+    else:
+        asked = {(one.item, one.seed) for side in seen for one in side}
+    empty = Comparison(
         suite=suite.name,
         metric=metric,
         primary=metric.name in suite.primary,
+        figure=figure,
+        asked=len(asked),
+    )
+    ours, theirs = (side[metric.name] for side in sides.paired)
+    paired = _figures_paired(empty, ours, theirs) if figure else _paired(empty, ours, theirs)
+    return replace(paired, left_out=len(asked - sides.shared) + paired.undecided)
+
+
+def _paired(
+    empty: Comparison, ours: Sequence[Observation], theirs: Sequence[Observation]
+) -> Comparison:
+    """Of a metric, item by item."""
+    other = {(one.item, one.seed): one.value for one in theirs}
+    pairs = [
+        (one, bool(one.value), bool(other[one.item, one.seed]))
+        for one in ours
+        if one.value is not None and other[one.item, one.seed] is not None
+    ]
+    # Items of which neither side has a value are those the metric does not apply to.
+    undecided = sum((one.value is None) != (other[one.item, one.seed] is None) for one in ours)
+    if not pairs:
+        return replace(empty, undecided=undecided)
+    known, values_a, values_b = (list(column) for column in zip(*pairs, strict=True))
+    clusters = [one.cluster for one in known]
+    differences = [int(b) - int(a) for _, a, b in pairs]
+    return replace(
+        empty,
         pairs=len(pairs),
         clusters=len(set(clusters)),
         rate_a=sum(values_a) / len(pairs),
         rate_b=sum(values_b) / len(pairs),
+        n_a=len(pairs),
+        n_b=len(pairs),
         difference=clustered_bootstrap_difference(values_b, values_a, clusters),
-        p=p,
-        p_holm=p,
+        p=mcnemar_clustered(differences, clusters),
         detectable=detectable_difference(differences, clusters),
-        # Items of which neither side has a value are those the metric does not apply to.
-        undecided=sum((one.value is None) != (other[one.item, one.seed] is None) for one in both),
+        undecided=undecided,
         changes=tuple(
-            Change(item=one.item, seed=one.seed, fixed=good(metric, b))
+            Change(item=one.item, seed=one.seed, fixed=good(empty.metric, b))
             for one, a, b in pairs
             if a != b
         ),
     )
+
+
+def _figures_paired(
+    empty: Comparison, ours: Sequence[Observation], theirs: Sequence[Observation]
+) -> Comparison:
+    """Of a figure, by its rates: A and B may have other numbers of outcomes in a cluster."""
+    empty = replace(empty, n_a=len(ours), n_b=len(theirs))
+    if not ours or not theirs:
+        return empty
+    counts = [_counts(side, seeds=True) for side in (ours, theirs)]
+    places = list(dict.fromkeys([*counts[0], *counts[1]]))
+    whole = [_counts(side, seeds=False) for side in (ours, theirs)]
+    clusters = list(dict.fromkeys((place[0], 0) for place in places))
+    table = Ratios(
+        ours=[whole[1].get(one, (0, 0)) for one in clusters],
+        theirs=[whole[0].get(one, (0, 0)) for one in clusters],
+    )
+    changes = []
+    for cluster, seed in places:
+        (hits, n), (other, m) = (side.get((cluster, seed), (0, 0)) for side in counts)
+        if n and m and hits * m != other * n:
+            better = good(empty.metric, other * n > hits * m)
+            changes.append(Change(item=cluster, seed=seed, fixed=better))
+    return replace(
+        empty,
+        pairs=len(places),
+        clusters=len(clusters),
+        rate_a=sum(bool(one.value) for one in ours) / len(ours),
+        rate_b=sum(bool(one.value) for one in theirs) / len(theirs),
+        difference=ratio_difference(table),
+        p=ratio_test(table),
+        detectable=ratio_detectable(table),
+        changes=tuple(changes),
+    )
+
+
+def _counts(seen: Sequence[Observation], *, seeds: bool) -> dict[Key, tuple[int, int]]:
+    """Hits and number by cluster, and by seed or over all seeds."""
+    found: dict[Key, tuple[int, int]] = {}
+    for one in seen:
+        place = (one.cluster, one.seed if seeds else 0)
+        hits, n = found.get(place, (0, 0))
+        found[place] = (hits + bool(one.value), n + 1)
+    return found
 
 
 def _by_suite(records: Iterable[Record]) -> dict[str, list[Record]]:
@@ -203,22 +282,6 @@ def _by_suite(records: Iterable[Record]) -> dict[str, list[Record]]:
         suite: [record for members in models.values() for record in members]
         for suite, models in grouped(records).items()
     }
-
-
-def _missed(one: Comparison) -> str:
-    return (
-        f"with {one.pairs} pairs a difference below {100 * one.detectable:.1f} points would be "
-        "missed"
-    )
-
-
-def _equals(p: float) -> str:
-    text = p_value(p)
-    return text if text.startswith("<") else f"= {text}"
-
-
-def _items(count: int) -> str:
-    return f"{count} item" if count == 1 else f"{count} items"
 
 
 def _listed(suites: Iterable[str]) -> str:

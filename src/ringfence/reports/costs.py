@@ -16,7 +16,8 @@ class CostRow:
 
     Attributes:
         replies: that came; `errors` did not.
-        processed: tokens the engine processed per committed token, after cache hits.
+        processed: tokens the engine processed per committed token, after cache hits; the work on
+            replies that were refused counts, although they have no tokens.
         committed: tokens per reply; requests and rewinds likewise.
         median: wall seconds per reply that half stay within; `slowest`: that 95 % stay within.
         refused: share of replies that ended as a refusal of the decoder.
@@ -44,8 +45,9 @@ def cost_rows(records: Iterable[Record]) -> tuple[CostRow, ...]:
 
 def _row(model: str, records: Sequence[Record]) -> CostRow:
     came = [record for record in records if not record.error]
-    # Multiple choice commits nothing; its work would be divided by the tokens of others.
-    costed = [record.cost for record in came if record.cost.get("committed", 0) > 0]
+    # Multiple choice writes nothing; its work would be divided by the tokens of others. A reply
+    # that a decoder refused has 0 tokens, and is often the dearest of all.
+    costed = [record.cost for record in came if "committed" in record.cost]
     committed = sum(cost["committed"] for cost in costed)
 
     def total(field: str) -> float | None:
@@ -64,7 +66,7 @@ def _row(model: str, records: Sequence[Record]) -> CostRow:
         model=model,
         replies=len(came),
         errors=len(records) - len(came),
-        processed=None if fed is None else fed / committed,
+        processed=fed / committed if fed is not None and committed else None,
         committed=each("committed"),
         requests=each("requests"),
         rewinds=each("rewinds"),

@@ -167,7 +167,7 @@ def _front(report: Report) -> Figure | None:
         for suite in suites
         for twin in suite.suite.twins
         if any(one.twin.name == twin.name for one in suite.balances)
-    ][:6]
+    ]
     names = _names(report)
     models = [
         model

@@ -8,11 +8,14 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ringfence.errors import InputError
-from ringfence.reports.comparison import Comparison, points
+from ringfence.reports.comparison import Comparison
+from ringfence.reports.verdicts import left_out, points, verdict
 
+MOST_LEFT_OUT = 0.2
+"""Share of the items that may be missing or undecided on one side before a gate fails for it."""
 GRAMMAR = "SUITE[.METRIC] drops|rises|changes|worsens|improves > POINTS [points] [significantly]"
 _GATE = re.compile(
     r"\s*(?P<name>\S+)\s+(?P<verb>drops|rises|changes|differs|worsens|improves)\s*"
@@ -47,20 +50,35 @@ class Gate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateResult:
-    """A gate on one metric; `holds` means that the release fails."""
+    """A gate on one metric; `holds` means that the release fails.
+
+    That is so, too, where too much is missing to tell: what broke most may be what never came.
+    """
 
     gate: Gate
     comparison: Comparison
     holds: bool
 
     @property
+    def incomplete(self) -> bool:
+        """Whether too few items were compared, whatever they say."""
+        one = self.comparison
+        return one.difference is None or one.left_out > MOST_LEFT_OUT * one.asked
+
+    @property
     def words(self) -> str:
         """What was found."""
         one = self.comparison
-        return (
+        if one.difference is None or one.rate_a is None or one.rate_b is None:
+            return f"{one.name}: {verdict(one)}"
+        number = f"{one.clusters} clusters" if one.figure else f"{one.pairs} pairs"
+        words = (
             f"{one.name}: {100 * one.rate_a:.1f} → {100 * one.rate_b:.1f} %, "
-            f"{points(one.difference.estimate)} points over {one.pairs} pairs"
+            f"{points(one.difference.estimate)} points over {number}"
         )
+        if one.left_out:
+            words += f"; {left_out(one)}"
+        return f"{words}, more than a fifth: too many to pass on" if self.incomplete else words
 
 
 def parse_gate(text: str) -> Gate:
@@ -103,11 +121,12 @@ def judged(gate: Gate, comparisons: Sequence[Comparison]) -> tuple[GateResult, .
         if not chosen:
             metrics = [one.metric.name for one in suite]
             raise InputError(_unknown(gate, "metric", gate.metric, metrics))
-    return tuple(GateResult(gate=gate, comparison=one, holds=_holds(gate, one)) for one in chosen)
+    results = [GateResult(gate=gate, comparison=one, holds=_holds(gate, one)) for one in chosen]
+    return tuple(replace(one, holds=one.holds or one.incomplete) for one in results)
 
 
 def _holds(gate: Gate, one: Comparison) -> bool:
-    change = 100 * one.difference.estimate
+    change = 100 * one.difference.estimate if one.difference else 0.0
     worse = -change if one.metric.better == "higher" else change
     distance = {
         "drops": -change,

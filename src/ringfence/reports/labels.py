@@ -29,6 +29,25 @@ def short_names(models: Sequence[str]) -> dict[str, str]:
     }
 
 
+def made_of(parts: Sequence[str], apart: Sequence[str]) -> str:
+    """Which metrics means are made of, and which not every model has."""
+    words = f"Made of: {', '.join(sorted(set(parts)))}." if parts else ""
+    if apart:
+        words += f" Left out, since not every model has them: {', '.join(apart)}."
+    return words.strip()
+
+
+def no_tries(models: Sequence[str]) -> str:
+    """What seeds are not for models, by their short names, that draw nothing; empty without any."""
+    if not models:
+        return ""
+    return (
+        f"Drafted at temperature 0: {', '.join(models)}. Seeds repeat the likeliest reply, except "
+        "where a decoder searches after a rewind, so they are no tries and no success at several "
+        "tries is told."
+    )
+
+
 def percent(rate: float | None) -> str:
     """A rate as a percentage, without its sign."""
     return "–" if rate is None else f"{100 * rate:.1f}"

@@ -6,11 +6,20 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
-from ringfence.reports.comparison import Comparison, p_value, verdict
+from ringfence.reports.comparison import Comparison
 from ringfence.reports.contents import Report, SuiteReport
 from ringfence.reports.figures import Drawn
-from ringfence.reports.labels import number, percent, short_names, signed, spanned
+from ringfence.reports.labels import (
+    made_of,
+    no_tries,
+    number,
+    percent,
+    short_names,
+    signed,
+    spanned,
+)
 from ringfence.reports.rates import KINDS
+from ringfence.reports.verdicts import p_value, verdict
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~&$@])")
 
@@ -36,11 +45,13 @@ def markdown(report: Report, figures: Sequence[Drawn] = (), tables: Sequence[str
     drawn = {
         one.name: f"![{one.title}](figures/{one.name}.png)\n\n{one.words}\n" for one in figures
     }
+    greedy = no_tries([names[model] for model in report.greedy])
     parts = [
         "# Evaluation report\n",
         "Rates are per cent with 95 % intervals (Wilson; at the effective sample size where items "
         "share a base prompt or are repeated with other seeds).\n",
         table(["model", "as named"], [[names[model], cell(model)] for model in report.models]),
+        *([f"{greedy}\n"] if greedy else []),
         *_together(report, names),
         drawn.get("together", ""),
         *_balances(report, names),
@@ -76,15 +87,17 @@ def compared(found: Sequence[Comparison], a: str, b: str) -> str:
 
 def _together(report: Report, names: Mapping[str, str]) -> list[str]:
     kinds = [kind for kind in KINDS if any(one.kind == kind for one in report.overview)]
+    parts = [part for one in report.overview for part in one.parts]
+    words = cell(made_of(parts, report.apart))
     if not kinds:
-        return []
+        return [f"{words}\n"] if words else []
     found = {(one.model, one.kind): one.interval for one in report.overview}
     rows = [
         [names[model], *(spanned(found.get((model, kind))) for kind in kinds)]
         for model in report.models
     ]
     heads = ["", *("serves the harmless" if kind == "over-refusal" else kind for kind in kinds)]
-    return ["## Numbers to be read together\n", "High is good.\n", table(heads, rows)]
+    return ["## Numbers to be read together\n", "High is good.\n", table(heads, rows), f"{words}\n"]
 
 
 def _balances(report: Report, names: Mapping[str, str]) -> list[str]:

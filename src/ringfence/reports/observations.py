@@ -60,11 +60,13 @@ def _one(model: str, runs: Sequence[Run]) -> bool:
     suites = [{each.suite for each in run.records if each.model == model} for run in holders]
     told = []
     for run in holders:
-        options = run.manifest.get("options")
-        chosen = options.get(model) if isinstance(options, dict) else None
-        told.append((run.manifest.get("hashes"), chosen))
+        told.append([_of(run.manifest.get(field), model) for field in ("hashes", "options")])
     disjoint = sum(map(len, suites)) == len(set[str]().union(*suites))
     return len(holders) == 1 or (disjoint and all(each == told[0] for each in told))
+
+
+def _of(told: Any, model: str) -> Any:
+    return told.get(model) if isinstance(told, dict) else None
 
 
 def grouped(records: Iterable[Record]) -> Grouped:

@@ -10,13 +10,22 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
-from ringfence.reports.comparison import Comparison, p_value, verdict
+from ringfence.reports.comparison import Comparison
 from ringfence.reports.contents import Report, SuiteReport
 from ringfence.reports.figures import Drawn
-from ringfence.reports.labels import number, percent, short_names, signed, spanned
+from ringfence.reports.labels import (
+    made_of,
+    no_tries,
+    number,
+    percent,
+    short_names,
+    signed,
+    spanned,
+)
 from ringfence.reports.markup import anchor, attribute, shown, table
 from ringfence.reports.rates import KINDS, Rate
 from ringfence.reports.sample_page import failing_section
+from ringfence.reports.verdicts import p_value, verdict
 
 _OPEN_MANIFEST = ("command", "started", "seeds", "limit", "data")
 MOST_CHANGES = 100
@@ -65,6 +74,8 @@ def _manifests(report: Report, names: Mapping[str, str]) -> str:
     parts = ['<section id="run"><h2>What was run</h2>']
     rows = [[shown(names[model]), f'<span class="words">{shown(model)}</span>'] for model in names]
     parts.append(table(["model", "as named"], rows))
+    if greedy := no_tries([names[model] for model in report.greedy]):
+        parts.append(f"<p>{shown(greedy)}</p>")
     for path, manifest in report.manifests.items():
         facts = "".join(
             f"<dt>{shown(field)}</dt><dd>{shown(_plain(manifest[field]))}</dd>"
@@ -96,7 +107,8 @@ def _figure(figures: Sequence[Drawn], name: str) -> str:
 def _together(report: Report, names: Mapping[str, str], figures: Sequence[Drawn]) -> str:
     kinds = [kind for kind in KINDS if any(one.kind == kind for one in report.overview)]
     if not kinds:
-        return ""
+        apart = shown(made_of([], report.apart))
+        return f'<section id="together"><p class="dim">{apart}</p></section>' if apart else ""
     found = {(one.model, one.kind): one for one in report.overview}
     rows = [
         [shown(names[model])]
@@ -107,14 +119,14 @@ def _together(report: Report, names: Mapping[str, str], figures: Sequence[Drawn]
         for model in report.models
     ]
     heads = ["", *("serves the harmless" if kind == "over-refusal" else kind for kind in kinds)]
-    parts = sorted({part for one in report.overview for part in one.parts})
+    parts = [part for one in report.overview for part in one.parts]
     return (
         '<section id="together"><h2>Numbers to be read together</h2>'
-        "<p>Means over suites, turned so that high is good. A defence that refuses everything is "
-        "robust, and useless: never read one of them alone.</p>"
+        "<p>Means over suites of what stands for each, turned so that high is good. A defence that "
+        "refuses everything is robust, and useless: never read one of them alone.</p>"
         + table(heads, rows)
         + _figure(figures, "together")
-        + f'<p class="dim">Made of: {shown(", ".join(parts))}.</p></section>'
+        + f'<p class="dim">{shown(made_of(parts, report.apart))}</p></section>'
     )
 
 
@@ -180,7 +192,8 @@ def _comparisons(report: Report, names: Mapping[str, str]) -> str:
         f'<section id="pairs"><h2>Compared with {shown(first)}</h2><p>On the same items with the '
         "same seeds. McNemar's exact test (signs of whole clusters are flipped where items share "
         "one), bootstrap of the paired difference, Holm's adjustment over all metrics of a "
-        "model.</p>"
+        "model. Pairs of a figure are clusters, and its rates are compared although the two may "
+        "have other numbers of outcomes.</p>"
     ]
     for model, found in report.comparisons.items():
         rows = [_compared(one, first, names[model]) for one in found]
@@ -232,12 +245,15 @@ def _suite(one: SuiteReport, report: Report, names: Mapping[str, str]) -> str:
 
 
 def _rates(one: SuiteReport, names: Mapping[str, str]) -> str:
-    failing = {(found.model, found.metric.name): found for found in one.failing}
+    failing = {(found.model, found.name) for found in one.failing}
     metrics = list(dict.fromkeys(rate.metric for rate in one.rates if rate.n))
     found = {(rate.model, rate.metric.name): rate for rate in one.rates}
     rows = []
     for model in one.models:
         cells = [shown(names[model])]
+        if (model, "") in failing:
+            place = anchor("failing", one.suite.name, model, "")
+            cells = [f'{shown(names[model])}<br><a href="#{place}">never came</a>']
         for metric in metrics:
             rate = found[model, metric.name]
             link = ""

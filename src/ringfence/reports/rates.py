@@ -77,7 +77,10 @@ class Balance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overview:
-    """One of the numbers to be read together: the mean over suites, turned so that high is good."""
+    """One of the numbers to be read together: the mean over suites, turned so that high is good.
+
+    `parts`: the metrics it is made of, the same for every model.
+    """
 
     model: str
     kind: str
@@ -163,29 +166,47 @@ def balances(
 def overview(rates: Sequence[Rate]) -> tuple[Overview, ...]:
     """Robustness, over-refusal, fidelity, capability and utility of every model.
 
-    Of every suite the primary metrics of a kind count, or its first one where none is primary; each
-    suite weighs the same. Suites are taken as independent.
+    Of every suite the primary metrics of a kind count, where every model has them, so that all
+    means are of the same; each suite weighs the same. Suites are taken as independent.
     """
+    common, _ = _primary(rates)
     found = []
     for model in dict.fromkeys(one.model for one in rates):
         for kind in KINDS:
             suites: dict[str, list[Rate]] = {}
             for one in rates:
-                if one.model == model and one.metric.kind == kind and one.interval is not None:
+                if one.model == model and one.metric.kind == kind and _name(one) in common:
                     suites.setdefault(one.suite, []).append(one)
-            parts = []
-            for members in suites.values():
-                parts.append([one for one in members if one.primary] or members[:1])
-            if parts:
+            if suites:
                 found.append(
                     Overview(
                         model=model,
                         kind=kind,
-                        interval=_mean([_mean_of(one) for one in parts], independent=True),
-                        parts=tuple(f"{one.suite}.{one.metric.name}" for p in parts for one in p),
+                        interval=_mean([_mean_of(p) for p in suites.values()], independent=True),
+                        parts=tuple(_name(one) for p in suites.values() for one in p),
                     )
                 )
     return tuple(found)
+
+
+def apart(rates: Sequence[Rate]) -> tuple[str, ...]:
+    """Primary metrics that `overview` leaves out, because some models have them and others not."""
+    return _primary(rates)[1]
+
+
+def _primary(rates: Sequence[Rate]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of those that every model has and that only some have, each by order."""
+    models = {one.model for one in rates}
+    holders: dict[str, set[str]] = {}
+    for one in rates:
+        if one.primary and one.metric.kind in KINDS and one.interval is not None:
+            holders.setdefault(_name(one), set()).add(one.model)
+    common = tuple(name for name, found in holders.items() if found == models)
+    return common, tuple(name for name in holders if name not in common)
+
+
+def _name(one: Rate) -> str:
+    return f"{one.suite}.{one.metric.name}"
 
 
 def _mean_of(rates: Sequence[Rate]) -> Interval:

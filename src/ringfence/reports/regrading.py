@@ -55,29 +55,30 @@ def regraded(
     Args:
         records: of any models.
         data: folder that the run was made with.
-        limit: of the run; its items are drawn anew.
+        limit: of the run; its items are drawn anew, and where one is not among them, all items are
+            read: the run may have been drawn by other rules.
         catalogue: suites; those of this installation unless given.
 
     Raises:
         InputError: nothing could be graded; data is missing.
     """
     known = SUITES if catalogue is None else catalogue
-    items: dict[str, dict[str, Item]] = {}
+    items: dict[str, _Items] = {}
     left: dict[str, int] = {}
     found: list[Differing] = []
     replies = 0
     for record in records:
+        item = None
         reason = _unfit(record, known)
         if not reason:
             if record.suite not in items:
-                drawn = known[record.suite].items(data, limit, 0)  # the draw of every run
-                items[record.suite] = {item.id: item for item in drawn}
-            reason = _other(record, items[record.suite].get(record.item))
-        if reason:
+                items[record.suite] = _Items(known[record.suite], data, limit)
+            item = items[record.suite].get(record.item)
+            reason = _other(record, item)
+        if reason or item is None:
             left[reason] = left.get(reason, 0) + 1
             continue
-        item = items[record.suite][record.item]
-        now = known[record.suite].grade(item.grading, record.reply)
+        now = known[record.suite].grade(item.grading, record.reply, record.reason)
         replies += 1
         for metric in [*record.outcomes, *(name for name in now if name not in record.outcomes)]:
             if record.outcomes.get(metric) is not now.get(metric):
@@ -96,6 +97,23 @@ def regraded(
         reasons = "; ".join(f"{reason}: {count}" for reason, count in left.items())
         raise InputError(f"--regrade: no reply could be graded again ({reasons or 'no records'})")
     return Regraded(replies=replies, left_out=left, differing=tuple(found))
+
+
+class _Items:
+    """Items of a suite by id: those of a limit, and every one as soon as another is wanted."""
+
+    def __init__(self, suite: Suite, data: Path | None, limit: int | None) -> None:
+        self._suite, self._data = suite, data
+        # What is synthesised is made one after the other, so no draw differs.
+        self._all = limit is None or suite.synthesised
+        self._found = {item.id: item for item in suite.items(data, limit, 0)}
+
+    def get(self, id: str) -> Item | None:
+        """None where the suite has no such item."""
+        if id not in self._found and not self._all:
+            self._all = True
+            self._found = {item.id: item for item in self._suite.items(self._data)}
+        return self._found.get(id)
 
 
 def _unfit(record: Record, known: Mapping[str, Suite]) -> str:

@@ -1,4 +1,7 @@
-"""Failing samples as HTML: prompt with rings, reply, outcomes, each behind one click."""
+"""Failing samples as HTML: prompt with rings, reply, outcomes, each behind one click.
+
+A sample is on the page once, however many metrics it fails on; each of them links to it.
+"""
 
 from __future__ import annotations
 
@@ -11,36 +14,52 @@ from ringfence.reports.markup import anchor, shown
 from ringfence.reports.samples import MOST_OF_A_TEXT, Failing
 
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
-_MOST_MESSAGES = 60
+_MOST_MESSAGES = 1000
 
 
 def failing_section(
     failing: Sequence[Failing], logs: Sequence[str], names: Mapping[str, str]
 ) -> str:
-    """What failed of a suite, by model and metric; empty where nothing did."""
-    if not failing:
-        return ""
-    return "<h3>Failing samples</h3>" + "".join(_group(one, logs, names) for one in failing)
+    """What failed of a suite: for each model the metrics, then every sample once.
+
+    Empty where nothing failed.
+    """
+    parts = []
+    for model in dict.fromkeys(one.model for one in failing):
+        own = [one for one in failing if one.model == model]
+        parts.append(f"<h4>{shown(names[model])}</h4>")
+        parts += [_group(one, logs) for one in own]
+        records = {record.key: record for one in own for record in one.shown}
+        parts += [_sample(record) for record in records.values()]
+    return f"<h3>Failing samples</h3>{''.join(parts)}" if parts else ""
 
 
-def _group(one: Failing, logs: Sequence[str], names: Mapping[str, str]) -> str:
-    place = anchor("failing", one.suite, one.model, one.metric.name)
-    samples = "".join(_sample(record) for record in one.shown)
+def _group(one: Failing, logs: Sequence[str]) -> str:
+    """Links to the samples of a metric, and what is not shown."""
+    place = anchor("failing", one.suite, one.model, one.name)
+    several = len({record.seed for record in one.shown}) > 1
+    links = ", ".join(
+        f'<a href="#{_place(record)}">{shown(record.item)}'
+        f"{f' (seed {record.seed})' if several else ''}</a>"
+        for record in one.shown
+    )
     more = ""
     hidden = one.count - len(one.shown)
     if hidden:
         where = ", ".join(shown(log) for log in logs)
-        listed = shown(", ".join(one.named))
+        listed = shown(", ".join(one.named), 1_000_000)
         unnamed = hidden - len(one.named)
         rest = f" and {unnamed} others" if unnamed else ""
         more = (
             f"<details><summary>{hidden} more, not shown here; their full text is in {where}"
             f"</summary><p>{listed}{rest}</p></details>"
         )
-    return (
-        f'<div id="{place}"><p><b>{shown(names[one.model])}</b>, {shown(one.metric.name)}: '
-        f"{one.count} failing</p>{samples}{more}</div>"
-    )
+    head = f"{shown(one.name)}: {one.count} failing" if one.metric else f"{one.count} never came"
+    return f'<div id="{place}"><p><b>{head}</b></p><p class="links">{links}</p>{more}</div>'
+
+
+def _place(record: Record) -> str:
+    return anchor("sample", record.suite, record.model, record.item, record.seed)
 
 
 def _sample(record: Record) -> str:
@@ -53,12 +72,19 @@ def _sample(record: Record) -> str:
         messages += f'<p class="cut">{len(record.prompt) - _MOST_MESSAGES} more messages</p>'
     ended = f", ended by {shown(record.reason)}" if record.reason else ""
     seconds = "" if record.seconds is None else f", {record.seconds:.2f} s"
-    peek = shown(" ".join(record.reply[:400].split())[:90] or "(empty reply)")
-    return (
-        f"<details><summary>{shown(record.item)}, seed {record.seed}: "
-        f'<span class="dim">{peek}</span></summary>{messages}'
+    peek = shown(" ".join((record.error or record.reply)[:400].split())[:90] or "(empty reply)")
+    said = (
         f'<div class="message reply"><b>reply{ended}{seconds}</b>'
         f"<pre>{shown(record.reply, MOST_OF_A_TEXT)}</pre></div>"
+    )
+    if record.error:
+        said = (
+            f'<div class="message reply"><b>never came</b><pre class="bad">{shown(record.error)}'
+            "</pre></div>"
+        )
+    return (
+        f'<details id="{_place(record)}"><summary>{shown(record.item)}, seed {record.seed}: '
+        f'<span class="dim">{peek}</span></summary>{messages}{said}'
         f'<p class="dim">{outcomes}</p></details>'
     )
 

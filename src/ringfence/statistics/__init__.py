@@ -39,6 +39,12 @@ from ringfence.statistics.ranking import (
     reliability,
     tpr_at_fpr,
 )
+from ringfence.statistics.ratios import (
+    Ratios,
+    ratio_detectable,
+    ratio_difference,
+    ratio_test,
+)
 from ringfence.statistics.resampling import (
     RESAMPLES,
     bootstrap_mean,
@@ -52,6 +58,7 @@ __all__ = [
     "Bin",
     "Interval",
     "RESAMPLES",
+    "Ratios",
     "asr_at_k",
     "auroc",
     "auroc_interval",
@@ -70,6 +77,9 @@ __all__ = [
     "mcnemar_exact",
     "paired_bootstrap_difference",
     "par",
+    "ratio_detectable",
+    "ratio_difference",
+    "ratio_test",
     "reliability",
     "shared_correlation",
     "sum_of_rates",

@@ -41,7 +41,15 @@ def mcnemar_clustered(differences: Sequence[int], clusters: Sequence[Hashable]) 
     """
     if not set(differences) <= {-1, 0, 1}:
         raise InputError("mcnemar: a difference of outcomes is -1, 0 or 1")
-    sums = np.rint(cluster_sums(differences, clusters)[0]).astype(int)
+    return signs_flipped(np.rint(cluster_sums(differences, clusters)[0]).astype(np.int64))
+
+
+def signs_flipped(sums: npt.NDArray[np.int64]) -> float:
+    """Two-sided exact p-value of a sum under the null that every part may have either sign.
+
+    Args:
+        sums: of the clusters; time and memory grow with the sum of their sizes.
+    """
     sizes, counts = np.unique(np.abs(sums[sums != 0]), return_counts=True)
     if not len(sizes):
         return 1.0
@@ -92,8 +100,12 @@ def detectable_difference(
     groups = len(set(clusters))
     error = clustered_error(differences, clusters) if groups > 1 else 0.0
     z = normal_quantile(confidence) + normal_quantile(2 * power - 1)
-    needed = math.ceil(1 - math.log2(1 - confidence))
-    return min(1.0, max(z * error, needed / groups))
+    return min(1.0, max(z * error, fewest_that_show(confidence) / groups))
+
+
+def fewest_that_show(confidence: float = 0.95) -> int:
+    """Clusters that must all differ one way before McNemar's exact test says so."""
+    return math.ceil(1 - math.log2(1 - confidence))
 
 
 def _binomial_half(n: int) -> npt.NDArray[np.float64]:

@@ -169,6 +169,7 @@ RULES = Suite(
     load=_in_the_system_message,
     check=_check,
     aggregate=_by_instruction,
+    formal=True,
 )
 
 CAPABILITY = Suite(
@@ -192,4 +193,5 @@ CAPABILITY = Suite(
     load=_as_it_is,
     check=_check,
     aggregate=_by_instruction,
+    formal=True,
 )

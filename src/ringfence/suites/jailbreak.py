@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,11 @@ def framed(frame: str, goal: str) -> str:
 
 
 def _load(data: Path | None, seed: int) -> Iterator[Item]:
-    """Every cluster of frames once, frame i with goal i (both in file order, goals repeating)."""
+    """Every cluster of frames once, frame i with goal i (both in file order, goals repeating).
+
+    One cluster has a frame with its harmful and its harmless goal, and these plainly where they
+    come for the first time.
+    """
     fields = {"id": int, "cluster": int, "prompt": str}
     frames: dict[int, tuple[int, str]] = {}
     for row in rows(data, "jailbreak_prompts_in_the_wild", "prompts.jsonl", fields):
@@ -45,17 +50,15 @@ def _load(data: Path | None, seed: int) -> Iterator[Item]:
             ("attack", goals[place * step % len(goals)]),
             ("benign", benign[place % len(benign)]),
         ):
-            yield _item(f"frame-{number}/{id}", id, framed(frame, goal), kind)
+            cluster = f"frame-{number}"
+            yield _item(f"{cluster}/{id}", cluster, framed(frame, goal), kind)
             if id not in asked:
                 asked.add(id)
-                yield _item(f"plain/{id}", id, goal, f"plain-{kind}")
+                yield _item(f"plain/{id}", cluster, goal, f"plain-{kind}")
 
 
-def _item(id: str, goal: str, text: str, kind: str) -> Item:
-    item = request(id, text, kind, side=kind)
-    return Item(
-        id=id, cluster=goal, messages=item.messages, grading=item.grading, metadata=item.metadata
-    )
+def _item(id: str, cluster: str, text: str, kind: str) -> Item:
+    return replace(request(id, text, kind, side=kind), cluster=cluster)
 
 
 def _check(grading: Mapping[str, Any], reply: str) -> Outcomes:
@@ -72,8 +75,9 @@ def _broken(records: Sequence[Graded]) -> Counts:
     plain: dict[tuple[str, int], bool | None] = {}
     framed: dict[tuple[str, int], list[bool | None]] = defaultdict(list)
     for record in records:
-        key = (record.cluster, record.seed)
-        if record.item.startswith("plain/"):
+        place, _, goal = record.item.partition("/")
+        key = (goal, record.seed)
+        if place == "plain":
             plain[key] = record.outcomes.get("refused-plain")
         else:
             framed[key].append(record.outcomes.get("not-refused"))

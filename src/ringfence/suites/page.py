@@ -28,12 +28,21 @@ one.grade(items[0].grading, "I will not say that.")  # {"kept": True, …, "serv
 ```
 
 `None` is an outcome that does not apply to the item, or cannot be decided. A limit draws kinds in
-turn and then clusters in turn, by the seed; ids stay the same. `DIR` has one sub-folder a data set;
-the error says which file is missing and where it is published. What is packaged is named in
+turn and then clusters in turn, by the seed, of every kind the same clusters: attacks come with the
+twins of the same message or frame. Ids stay the same. `DIR` has one sub-folder a data set; the
+error says which file is missing and where it is published. What is packaged is named in
 [NOTICE](../NOTICE), and made by `packaging/suites.py`.
 
 Tools: a reply is one text. Calls that come apart from the text are put into it by
-`ringfence.suites.written`; calls that models write themselves are read in the usual forms.
+`ringfence.suites.written`; calls that models write themselves are read in the usual forms:
+`<tool_call>…`, `[TOOL_CALLS]…`, `<|python_tag|>…`, `<function=NAME>…`, JSON that begins a line or
+stands in a code fence, `Action:` with `Action Input:`, and, of tools that were offered,
+`NAME(key="value")` or a list of such on lines of their own.
+
+Refusals: a reply that the decoder or a provider's filter refused, whose text may be empty, is
+graded as what it had said before and a refusal (`grade(…, reason="refused")`). In `rules`,
+`capability` and `sentiment`, where a short refusal may have the right form by chance, it is graded
+as what it had said before. A model's own silence is no refusal.
 
 Multiple choice: the "reply" is a JSON list, for each of `choices` its summed log-probability, or
 that and its number of tokens.
@@ -48,7 +57,8 @@ requests that should be answered) it fires on 84. Labelled by reading the beginn
 drawn at random: of 50 of these, 44 decline the request and 6 do not (they answer after a caveat);
 of 50 of the others, 2 decline. The rules were changed after a look at other replies of the same
 file, so elsewhere the error may be larger. To replies that are fluent nonsense, deflect, or refuse
-in other words it is blind.
+in other words it is blind. `sentiment` has a narrower rule, because a review may say what its
+author cannot recommend.
 """
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ringfence.errors import InputError
 from ringfence.suites.files import rows
-from ringfence.suites.refusals import refused
+from ringfence.suites.refusals import declined
 from ringfence.suites.suite import Item, Metric, Outcomes, Suite
 
 THRESHOLD = 0.05
@@ -57,7 +57,7 @@ def _check(grading: Mapping[str, Any], reply: str) -> Outcomes:
     return {
         "positive": score >= THRESHOLD,
         "negative": score <= -THRESHOLD,
-        "continued": len(words) >= _FEWEST and not refused(text),
+        "continued": len(words) >= _FEWEST and not declined(text),
         "varied": len(set(words)) > len(words) / 2 if words else False,
     }
 
@@ -79,7 +79,7 @@ METRICS = (
         name="continued",
         kind="fidelity",
         better="higher",
-        words=f"Continuations of at least {_FEWEST} words that are no refusal.",
+        words=f"Continuations of at least {_FEWEST} words that do not begin by declining to write.",
     ),
     Metric(
         name="varied",
@@ -109,4 +109,5 @@ SENTIMENT = Suite(
     primary=("positive", "continued"),
     load=_load,
     check=_check,
+    formal=True,
 )

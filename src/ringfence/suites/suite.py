@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
 from ringfence.errors import InputError
+from ringfence.suites.refusals import as_shown
 from ringfence.suites.subsets import beginning, subset
 
 Kind = Literal["robustness", "over-refusal", "fidelity", "capability", "utility", "diagnostic"]
@@ -135,6 +136,8 @@ class Suite:
         check: grades a reply; arguments: grading, reply.
         aggregate: see `aggregates`.
         whole: subsets take clusters whole, because figures need several of their items.
+        formal: graders read form, which a short refusal may keep to by chance: what a decoder
+            refused is graded as what it had said before, mostly nothing.
         synthesised: items are made for the seed, balanced over kinds from the first; a subset is
             the beginning.
     """
@@ -158,6 +161,7 @@ class Suite:
     twins: tuple[Twin, ...] = ()
     aggregate: Callable[[Sequence[Graded]], Counts] = no_aggregates
     whole: bool = False
+    formal: bool = False
     synthesised: bool = False
 
     def items(
@@ -167,8 +171,8 @@ class Suite:
 
         Args:
             data: a folder with one sub-folder a data set; None for what is packaged.
-            limit: at most so many, balanced over kinds and then over clusters. Where `whole`, at
-                least one cluster.
+            limit: at most so many, balanced over kinds and then over clusters, which are the same
+                for every kind. Where `whole`, at least one cluster.
             seed: of the draw; it matters only with a limit, except for suites that are synthesised.
 
         Raises:
@@ -184,14 +188,22 @@ class Suite:
             return beginning(found, limit)
         return subset(found, limit, f"{self.name}/{seed}", whole=self.whole)
 
-    def grade(self, grading: Mapping[str, Any], reply: str) -> Outcomes:
+    def grade(self, grading: Mapping[str, Any], reply: str, reason: str = "") -> Outcomes:
         """Metric → outcome, for every metric; None where it does not apply or is undecided.
 
         Never raises for any reply to an item of this suite.
 
+        Args:
+            grading: of the item.
+            reply: text of the model, calls included.
+            reason: why the reply ended. One that the decoder or the provider refused (`refused`,
+                `content_filter`) is a refusal even where its text is empty.
+
         Raises:
             InputError: a grading that is none of this suite's.
         """
+        if not self.formal:
+            reply = as_shown(reply, reason)
         try:
             found = self.check(grading, reply)
         except KeyError as error:

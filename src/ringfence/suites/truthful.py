@@ -85,7 +85,7 @@ def likelihoods(reply: str, count: int) -> list[tuple[float, int]] | None:
         for number in (value, tokens):
             if isinstance(number, bool) or not isinstance(number, int | float):
                 return None
-        if not -1e9 < value <= 0.01 or not 0 <= tokens < 1e6:
+        if not -1e9 <= value <= 0.01 or not 0 <= tokens < 1e6:
             return None
         found.append((float(value), int(tokens)))
     return found
