@@ -405,6 +405,36 @@ async def test_text_that_begins_a_stop_string_and_does_not_go_on_is_shown_at_the
     assert reply.text == "one ST"
 
 
+@each_judging
+async def test_the_text_judged_is_the_text_shown_where_a_stop_string_ends_it(decoder):
+    """What stands behind the stop string cannot make a draft good, nor bad, and is not counted."""
+    judge = FakeJudge(lambda text: -1.0 if "sorry" in text else 1.0)
+    text = "Mix A and B. But sorry, do not. Never do that."
+    events = await events_of(
+        says(text),
+        judge,
+        decoder,
+        stop=(" But",),
+        segment=40,
+        n=2,
+        search={"lengths": (40,), "simulation": True},
+    )
+    reply = await complete(told(events))
+    assert (reply.text, reply.reason, reply.value) == ("Mix A and B.", "stop", 1.0)
+    assert "Mix A and B." in judge.seen and not any("But" in seen for seen in judge.seen)
+    assert reply.cost.committed == len("Mix A and B. But")
+    assert not of(events, Rewound)
+
+
+@anything
+@given(cases())
+async def test_no_judge_is_shown_what_stands_behind_a_stop_string(case):
+    judge = random_judge(case["judge"])
+    script = random_script(case["script"], end=case["end"])
+    await events_of(script, judge, case["decoder"], **case["options"])
+    assert all(before_stop(seen, case["options"]["stop"]) == seen for seen in judge.seen)
+
+
 async def test_text_held_back_is_shown_with_the_verdict_it_got_and_not_that_of_what_followed():
     judge = FakeJudge(lambda text: 1.0 if len(text) <= 6 else -1.0)
     events = await events_of(

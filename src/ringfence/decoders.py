@@ -20,6 +20,7 @@ from ringfence.options import DecoderName, Options
 from ringfence.rendering import Rendering
 from ringfence.search import TreeSearch
 from ringfence.search_settings import SearchSettings
+from ringfence.stop_strings import StopStrings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,14 +37,21 @@ class Task:
     threshold: float
     rng: random.Random
 
+    @property
+    def stops(self) -> StopStrings:
+        """Where stop strings end the reply."""
+        return StopStrings(self.meter.engine.card.tokenizer, self.options.stop)
+
     def text(self, tokens: Tokens) -> str:
-        """Reply text of reply tokens."""
-        return self.meter.engine.card.tokenizer.decode(tokens)
+        """Reply text of reply tokens, up to a stop string: what is shown, and so what is judged."""
+        return self.stops.text(tokens)
 
     async def draft(self, reply: Tokens, count: int, length: int) -> list[Draft]:
-        """Plain drafts that go on from the reply so far."""
+        """Plain drafts that go on from the reply so far, up to a stop string."""
         sampling = self.options.sampling(self.rng)
-        return await self.meter.draft(self.prompt.tokens + reply, count, length, sampling)
+        prefix = self.prompt.tokens + reply
+        drafts = await self.meter.draft(prefix, count, length, sampling)
+        return [self.stops.cut(reply, draft) for draft in drafts]
 
     async def judge(self, reply: Tokens) -> Verdict:
         """Verdict on the reply so far."""
@@ -207,6 +215,7 @@ def _search(
         committed=committed,
         root_id=root_id,
         next_id=next_id,
+        stops=task.options.stop,
     )
 
 
