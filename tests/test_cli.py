@@ -525,6 +525,14 @@ def test_options_of_the_server_come_from_the_file_too(
     assert (done.exit_code, "prot" in done.stderr) == (2, True)
 
 
+def test_options_of_replies_have_no_place_among_those_of_the_server(tmp_path: Path) -> None:
+    file = tmp_path / "options.yaml"
+    file.write_text("serve: {options: {max_tokens: 5}}\n")
+    done = call("serve", "--config", str(file))
+    assert (done.exit_code, "serve.options" in done.stderr) == (2, True)
+    assert "top level" in done.stderr and "Traceback" not in done.stderr
+
+
 # --- with the real model ------------------------------------------------------------------------
 
 

@@ -235,6 +235,53 @@ async def test_a_judge_that_hates_everything_gets_the_best_where_so_asked(decode
     assert (reply.reason, reply.value) == ("length", -1)
 
 
+@pytest.mark.parametrize("iterations", [1, 10, 30])
+@pytest.mark.parametrize("decoder", ["rejection", "rain", "guarded"])
+@pytest.mark.parametrize("preset", ["fast", "paper"])
+async def test_a_budget_that_ends_early_still_gives_the_best_where_so_asked(
+    decoder, preset, iterations
+):
+    """Also where it ends in a first search that would have been widened."""
+    judge = FakeJudge(lambda text: 0.01 * text.count("a") - 0.5)
+    events = await events_of(
+        random_script(3, end=0),
+        judge,
+        decoder,
+        max_tokens=24,
+        exhausted="best",
+        preset=preset,
+        budget={"iterations": iterations},
+    )
+    reply = await complete(told(events))
+    assert (reply.reason, bool(reply.text)) == ("length", True)
+    drafted = [event.node for event in of(events, Drafted)]
+    assert len(drafted) == len(set(drafted))
+
+
+async def test_guarded_takes_the_best_of_all_its_searches_and_not_of_the_last():
+    """A first search that judged better than wider ones after it was forgotten."""
+    judged = 0
+
+    def opinion(text: str) -> float:
+        nonlocal judged
+        judged += 1
+        return -0.9 if judged != 3 else 0.2
+
+    search = {"lengths": (8,), "iterations": 4}
+    events = await events_of(
+        random_script(3, end=0),
+        FakeJudge(opinion),
+        "guarded",
+        max_tokens=8,
+        segment=8,
+        exhausted="best",
+        search=search,
+    )
+    [best] = [event.node for event in of(events, Judged) if event.value == 0.2]
+    assert of(events, Committed)[0].node == best
+    assert events[-1].value == 0.2
+
+
 @each_judging
 async def test_a_judge_that_hates_everything_raises_where_so_asked(decoder):
     with pytest.raises(BudgetError, match="no acceptable reply"):

@@ -125,6 +125,15 @@ class Meter:
         """How many more drafts may be judged."""
         return self.budget.iterations - self._iterations
 
+    @property
+    def spent(self) -> bool:
+        """Whether nothing more may be drafted, or nothing more judged."""
+        return (
+            self._drafted + self._reserved >= self.budget.tokens
+            or self.iterations_left < 1
+            or time.monotonic() - self._started >= self.budget.seconds
+        )
+
     def cost(self) -> Cost:
         """The account so far."""
         return Cost(

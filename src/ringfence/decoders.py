@@ -260,10 +260,14 @@ async def guarded(task: Task) -> Events:
                 value = event.value if isinstance(event, Committed | Judged) else value
                 yield event
             assert search is not None
-            if search.spent and search.committed == reply and not search.finished:
+            if search.spent and options.exhausted != "best":
                 raise Refused(value, search.spent)
-            reply, finished = search.committed, search.finished
-            parent, node = search.root.id, search.next_id - 1
+            if search.spent:  # no draft was judged but the one rejected, so that is the best one
+                yield _commit(task, node, draft, verdict.value)
+                reply, finished, parent = reply + draft.tokens, draft.finished, node
+            else:
+                reply, finished, parent = search.committed, search.finished, search.root.id
+            node = search.next_id - 1
     finally:
         await _cancel(ahead)
     yield _end(Draft(tokens=(), logprobs=(), finished=finished), value)
@@ -297,19 +301,20 @@ async def _widening(
 ) -> AsyncIterator[Event | TreeSearch]:
     """Search from the reply until something is committed, each time twice as wide.
 
-    The last item is the last search: the one that committed, or the last one that failed.
+    The last item is the search that committed, or the last one that failed. Where the best will do,
+    that is the best draft of all searches: the widest may have judged none before the budget ended.
     """
     settings = task.options.settings()
-    for attempt in range(task.options.widenings):
-        last = attempt == task.options.widenings - 1
-        search = _search(task, reply, root_id, next_id, settings)
-        committed = False
-        async for event in search.commit(exhausted_best=last and task.options.exhausted == "best"):
+    searches: list[TreeSearch] = []
+    for _ in range(task.options.widenings):
+        searches.append(search := _search(task, reply, root_id, next_id, settings))
+        async for event in search.commit():
             yield event
-            committed = committed or isinstance(event, Committed)
-        if committed or last:
+        if not search.spent:
             yield search
             return
+        if task.meter.spent:
+            break
         next_id = search.next_id
         settings = settings.model_copy(
             update={
@@ -318,6 +323,13 @@ async def _widening(
                 "iterations": 2 * settings.iterations,
             }
         )
+    chosen = searches[-1]
+    if task.options.exhausted == "best":
+        chosen = max(searches, key=lambda search: search.best_value)
+        chosen.next_id = searches[-1].next_id
+        for step in chosen.settle():
+            yield step
+    yield chosen
 
 
 DECODERS: dict[DecoderName, Decoder] = {

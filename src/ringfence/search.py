@@ -113,15 +113,34 @@ class TreeSearch:
                     iterations += isinstance(event, Judged)
                     yield event
         except Exhausted as limit:
-            best = self._acceptable() or (self._best_judged() if exhausted_best else None)
-            if best is None:
+            chosen = self._acceptable() or (self._best_judged() if exhausted_best else None)
+            if chosen is None:
                 self.spent = str(limit)
                 return
-            chosen = best
-        # The whole way to an accepted draft: its first steps alone may have been judged badly.
-        value = chosen.verdict_value if self.settings.commit == "verdict" else chosen.value
-        for step in chosen.path():
-            yield self._reroot(step, value)
+        for event in self._commit(chosen):
+            yield event
+
+    def settle(self) -> list[Committed]:
+        """Commit the best draft judged so far, acceptable or not; nothing without one."""
+        best = self._best_judged()
+        if best is None:
+            return []
+        self.spent = ""
+        return self._commit(best)
+
+    @property
+    def best_value(self) -> float:
+        """Value of the draft that `settle` would commit, in [-1, 1]; -inf without one."""
+        best = self._best_judged()
+        return -math.inf if best is None else self._value(best)
+
+    def _commit(self, chosen: Node) -> list[Committed]:
+        """The whole way to a node: its first steps alone may have been judged badly."""
+        value = self._value(chosen)
+        return [self._reroot(step, value) for step in chosen.path()]
+
+    def _value(self, node: Node) -> float:
+        return node.verdict_value if self.settings.commit == "verdict" else node.value
 
     def _ready(self) -> Node | None:
         """The node that may be committed now, with all above it."""
