@@ -30,7 +30,7 @@ from hypothesis import strategies as st
 
 from ringfence.budget import Budget
 from ringfence.decoding import DECODERS, DecoderName, Options, complete, decode
-from ringfence.errors import BudgetError, EngineError, InputError, JudgeError
+from ringfence.errors import BudgetError, ContextError, EngineError, InputError, JudgeError
 from ringfence.events import Committed, Drafted, Ended, Event, Judged, Reply, Rewound
 
 NAMES: tuple[DecoderName, ...] = typing.get_args(DecoderName)
@@ -535,6 +535,31 @@ async def test_rejection_redraws_at_most_so_often_and_keeps_the_best(exhausted):
         assert events[-1].value == best.value
 
 
+async def test_best_of_n_draws_no_more_replies_than_may_be_judged():
+    options = {"n": 8, "max_tokens": 20, "budget": {"iterations": 3}}
+    events = await events_of(random_script(1, end=0), loves(), "best-of-n", **options)
+    assert len(of(events, Drafted)) == len(of(events, Judged)) == 3
+    assert (events[-1].reason, events[-1].cost.drafted) == ("length", 60)
+
+
+@pytest.mark.parametrize("exhausted", ["refuse", "best", "error"])
+async def test_replies_of_best_of_n_that_the_budget_cut_are_not_whole(exhausted):
+    options = {"n": 8, "max_tokens": 64, "exhausted": exhausted, "budget": {"tokens": 80}}
+    made = reply_of(says("x" * 50), loves(), "best-of-n", **options)
+    if exhausted == "error":
+        with pytest.raises(BudgetError, match="80 drafted tokens"):
+            await made
+        return
+    reply = await made
+    assert reply.reason == ("length" if exhausted == "best" else "refused")
+    assert (len(reply.text), "80 drafted tokens" in reply.detail) == (
+        10 if exhausted == "best" else 0,
+        True,
+    )
+    whole = await reply_of(says("x" * 5), loves(), "best-of-n", **options)
+    assert (whole.text, whole.reason, whole.detail) == ("x" * 5, "stop", "")
+
+
 async def test_rejection_stops_redrawing_at_the_first_good_draft():
     values = iter([-1.0, -0.5, 0.7, 1.0, 1.0])
     judge = FakeJudge(lambda text: next(values))
@@ -643,6 +668,38 @@ async def test_the_logprob_of_a_reply_is_that_of_its_tokens(decoder):
     scores = await engine.logprobs(PROMPT.tokens, [reply.tokens])
     assert reply.logprob == pytest.approx(scores.logprobs[0])
     assert reply.perplexity >= 1
+
+
+class NearsightedJudge(FakeJudge):
+    """A judge whose prompt does not fit from some length on."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__(lambda text: 1.0)
+        self.room = room
+
+    async def judge(self, prompt, replies):
+        if max(map(len, replies)) > self.room:
+            raise ContextError("too long for the judge")
+        return await super().judge(prompt, replies)
+
+
+@each_judging
+@pytest.mark.parametrize("exhausted", ["refuse", "best", "error"])
+async def test_a_reply_too_long_to_be_judged_ends_as_with_a_spent_budget(decoder, exhausted):
+    options = {"max_tokens": 60, "segment": 8, "exhausted": exhausted}
+    search = {"lengths": (8,), "simulation": False}
+    made = reply_of(
+        random_script(1, end=0), NearsightedJudge(20), decoder, search=search, **options
+    )
+    if exhausted == "error":
+        with pytest.raises(BudgetError, match="no room to judge a longer reply"):
+            await made
+        return
+    reply = await made
+    some = decoder != "best-of-n"
+    assert bool(reply.text) == some
+    assert reply.reason == ("length" if some and exhausted == "best" else "refused")
+    assert "no room to judge a longer reply" in reply.detail
 
 
 @each

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ringfence.budget import Exhausted, Meter
 from ringfence.embedding import Embedder
@@ -110,10 +110,11 @@ async def plain(task: Task) -> Events:
 
 
 async def best_of_n(task: Task) -> Events:
-    """Draw n whole replies, judge them all, take the best one."""
+    """Draw n whole replies, judge them all, take the best one; fewer where fewer may be judged."""
     options = task.options
+    count = max(1, min(options.n, task.meter.iterations_left))
     try:
-        drafts = await task.draft((), options.n, options.max_tokens)
+        drafts = await task.draft((), count, options.max_tokens)
         for node, draft in enumerate(drafts, 1):
             yield _drafted(node, 0, draft, len(drafts))
         verdicts = await task.meter.judge(task.prompt, [task.text(d.tokens) for d in drafts])
@@ -124,9 +125,14 @@ async def best_of_n(task: Task) -> Events:
     best = max(range(len(drafts)), key=lambda i: (verdicts[i].value, drafts[i].logprob))
     value = verdicts[best].value
     if value < task.threshold and options.exhausted != "best":
-        raise Refused(value, f"the best of {options.n} replies has a value of {value:.2f}")
+        raise Refused(value, f"the best of {count} replies has a value of {value:.2f}")
+    detail = ""
+    if not drafts[best].finished and len(drafts[best].tokens) < options.max_tokens:
+        detail = f"budget of {options.budget.tokens} drafted tokens cut {count} replies short"
+    if detail and options.exhausted != "best":
+        raise Refused(value, detail)
     yield _commit(task, best + 1, drafts[best], value)
-    yield _end(drafts[best], value)
+    yield replace(_end(drafts[best], value), detail=detail)
 
 
 async def rejection(task: Task) -> Events:
