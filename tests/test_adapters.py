@@ -424,3 +424,15 @@ def test_a_host_that_is_kept_with_an_unknown_field_is_refused(tmp_path: Path) ->
     with pytest.raises(InputError, match="ringfence_host.json: colour"):
         read_adapter(folder)
     assert Host.model_validate(HOST.model_dump()) == HOST
+
+
+def test_the_packaged_adapter_is_small_and_says_what_it_was_trained_on():
+    path = choosing.packaged_adapter()
+    assert path is not None and path.stat().st_size <= 12_000_000
+    manifest = json.loads((path.parent / "manifest.json").read_text("utf-8"))
+    assert manifest["job"]["model"]["name"] == "SmolLM2-135M-Instruct"
+    splits = [source["proof"].get("split") for source in manifest["data"]["sources"]]
+    assert set(splits) <= {"train", None}
+    assert manifest["data"]["proof"]["overlap"]["evaluation_texts_shared"] == 0
+    card = (path.parent / "README.md").read_text("utf-8")
+    assert "## What was measured" in card and "Nothing here was evaluated" not in card
