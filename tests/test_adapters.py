@@ -122,6 +122,15 @@ def test_what_is_more_than_lora_is_refused_by_name(
         read_adapter(saved(tmp_path, **settings))
 
 
+@pytest.mark.parametrize("file", ["adapter_config.json", "ringfence_host.json"])
+def test_json_that_nests_too_deep_is_an_error_that_names_the_file(
+    file: str, tmp_path: Path
+) -> None:
+    (saved(tmp_path) / file).write_text("[" * 100_000)
+    with pytest.raises(InputError, match=file):
+        read_adapter(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("tensors", "message"),
     [
@@ -168,6 +177,7 @@ def entry(dtype: str = "F32", shape: Any = (1,), offsets: Any = (0, 4)) -> dict[
         (b"", "cut off"),
         (raw({}, length=2**63), "cut off"),
         (struct.pack("<Q", 4) + b"[[[[", "safetensors file"),
+        (struct.pack("<Q", 100_000) + b"[" * 100_000, "safetensors file"),
         (raw([1]), "no JSON object"),
         (raw(entry(offsets=(0, 2**40)), bytes(4)), "outside the file"),
         (raw(entry(offsets=(-4, 4)), bytes(4)), "broken shape or place"),
@@ -414,3 +424,15 @@ def test_a_host_that_is_kept_with_an_unknown_field_is_refused(tmp_path: Path) ->
     with pytest.raises(InputError, match="ringfence_host.json: colour"):
         read_adapter(folder)
     assert Host.model_validate(HOST.model_dump()) == HOST
+
+
+def test_the_packaged_adapter_is_small_and_says_what_it_was_trained_on():
+    path = choosing.packaged_adapter()
+    assert path is not None and path.stat().st_size <= 12_000_000
+    manifest = json.loads((path.parent / "manifest.json").read_text("utf-8"))
+    assert manifest["job"]["model"]["name"] == "SmolLM2-135M-Instruct"
+    splits = [source["proof"].get("split") for source in manifest["data"]["sources"]]
+    assert set(splits) <= {"train", None}
+    assert manifest["data"]["proof"]["overlap"]["evaluation_texts_shared"] == 0
+    card = (path.parent / "README.md").read_text("utf-8")
+    assert "## What was measured" in card and "Nothing here was evaluated" not in card

@@ -385,6 +385,30 @@ def test_output_in_the_way_is_refused_before_the_engine_is_opened(
     assert "exists; --force replaces it" in done.stderr
 
 
+def test_another_chat_template_is_another_job(
+    with_engine: Callable[..., None], prompts: Path, tmp_path: Path
+) -> None:
+    template, moved = tmp_path / "a.jinja", tmp_path / "b.jinja"
+    template.write_text("{{ messages }}")
+    moved.write_text("{{ messages }}")
+    words = generate_words(prompts, tmp_path / "out.jsonl", "--resume", "--max-tokens", "4")
+    options = ["--template-option", "thinking=false"]
+    assert call(*words, "--chat-template", str(template), *options).exit_code == 0
+    assert call(*words, "--chat-template", str(moved), *options).exit_code == 0
+    moved.write_text("{{ messages[0] }}")
+    for other in (
+        [],
+        options,
+        ["--chat-template", str(moved), *options],
+        ["--chat-template", str(template)],
+        ["--chat-template", str(template), "--template-option", "thinking=true"],
+    ):
+        done = call(*words, *other)
+        assert (done.exit_code, "other" in done.stderr) == (2, True), (other, done.stderr)
+    missing = call(*words, "--chat-template", str(tmp_path / "none"))
+    assert (missing.exit_code, "chat_template" in missing.stderr) == (2, True)
+
+
 def started(words: Sequence[str], pause: float) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, str(HERE / "scripted_ringfence.py"), *words],
@@ -523,6 +547,14 @@ def test_options_of_the_server_come_from_the_file_too(
     file.write_text("serve: {prot: 1}\n")
     done = call("serve", "--config", str(file))
     assert (done.exit_code, "prot" in done.stderr) == (2, True)
+
+
+def test_options_of_replies_have_no_place_among_those_of_the_server(tmp_path: Path) -> None:
+    file = tmp_path / "options.yaml"
+    file.write_text("serve: {options: {max_tokens: 5}}\n")
+    done = call("serve", "--config", str(file))
+    assert (done.exit_code, "serve.options" in done.stderr) == (2, True)
+    assert "top level" in done.stderr and "Traceback" not in done.stderr
 
 
 # --- with the real model ------------------------------------------------------------------------

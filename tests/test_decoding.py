@@ -30,7 +30,7 @@ from hypothesis import strategies as st
 
 from ringfence.budget import Budget
 from ringfence.decoding import DECODERS, DecoderName, Options, complete, decode
-from ringfence.errors import BudgetError, EngineError, InputError, JudgeError
+from ringfence.errors import BudgetError, ContextError, EngineError, InputError, JudgeError
 from ringfence.events import Committed, Drafted, Ended, Event, Judged, Reply, Rewound
 
 NAMES: tuple[DecoderName, ...] = typing.get_args(DecoderName)
@@ -235,6 +235,53 @@ async def test_a_judge_that_hates_everything_gets_the_best_where_so_asked(decode
     assert (reply.reason, reply.value) == ("length", -1)
 
 
+@pytest.mark.parametrize("iterations", [1, 10, 30])
+@pytest.mark.parametrize("decoder", ["rejection", "rain", "guarded"])
+@pytest.mark.parametrize("preset", ["fast", "paper"])
+async def test_a_budget_that_ends_early_still_gives_the_best_where_so_asked(
+    decoder, preset, iterations
+):
+    """Also where it ends in a first search that would have been widened."""
+    judge = FakeJudge(lambda text: 0.01 * text.count("a") - 0.5)
+    events = await events_of(
+        random_script(3, end=0),
+        judge,
+        decoder,
+        max_tokens=24,
+        exhausted="best",
+        preset=preset,
+        budget={"iterations": iterations},
+    )
+    reply = await complete(told(events))
+    assert (reply.reason, bool(reply.text)) == ("length", True)
+    drafted = [event.node for event in of(events, Drafted)]
+    assert len(drafted) == len(set(drafted))
+
+
+async def test_guarded_takes_the_best_of_all_its_searches_and_not_of_the_last():
+    """A first search that judged better than wider ones after it was forgotten."""
+    judged = 0
+
+    def opinion(text: str) -> float:
+        nonlocal judged
+        judged += 1
+        return -0.9 if judged != 3 else 0.2
+
+    search = {"lengths": (8,), "iterations": 4}
+    events = await events_of(
+        random_script(3, end=0),
+        FakeJudge(opinion),
+        "guarded",
+        max_tokens=8,
+        segment=8,
+        exhausted="best",
+        search=search,
+    )
+    [best] = [event.node for event in of(events, Judged) if event.value == 0.2]
+    assert of(events, Committed)[0].node == best
+    assert events[-1].value == 0.2
+
+
 @each_judging
 async def test_a_judge_that_hates_everything_raises_where_so_asked(decoder):
     with pytest.raises(BudgetError, match="no acceptable reply"):
@@ -405,6 +452,36 @@ async def test_text_that_begins_a_stop_string_and_does_not_go_on_is_shown_at_the
     assert reply.text == "one ST"
 
 
+@each_judging
+async def test_the_text_judged_is_the_text_shown_where_a_stop_string_ends_it(decoder):
+    """What stands behind the stop string cannot make a draft good, nor bad, and is not counted."""
+    judge = FakeJudge(lambda text: -1.0 if "sorry" in text else 1.0)
+    text = "Mix A and B. But sorry, do not. Never do that."
+    events = await events_of(
+        says(text),
+        judge,
+        decoder,
+        stop=(" But",),
+        segment=40,
+        n=2,
+        search={"lengths": (40,), "simulation": True},
+    )
+    reply = await complete(told(events))
+    assert (reply.text, reply.reason, reply.value) == ("Mix A and B.", "stop", 1.0)
+    assert "Mix A and B." in judge.seen and not any("But" in seen for seen in judge.seen)
+    assert reply.cost.committed == len("Mix A and B. But")
+    assert not of(events, Rewound)
+
+
+@anything
+@given(cases())
+async def test_no_judge_is_shown_what_stands_behind_a_stop_string(case):
+    judge = random_judge(case["judge"])
+    script = random_script(case["script"], end=case["end"])
+    await events_of(script, judge, case["decoder"], **case["options"])
+    assert all(before_stop(seen, case["options"]["stop"]) == seen for seen in judge.seen)
+
+
 async def test_text_held_back_is_shown_with_the_verdict_it_got_and_not_that_of_what_followed():
     judge = FakeJudge(lambda text: 1.0 if len(text) <= 6 else -1.0)
     events = await events_of(
@@ -456,6 +533,31 @@ async def test_rejection_redraws_at_most_so_often_and_keeps_the_best(exhausted):
     else:
         assert not of(events, Committed)
         assert events[-1].value == best.value
+
+
+async def test_best_of_n_draws_no_more_replies_than_may_be_judged():
+    options = {"n": 8, "max_tokens": 20, "budget": {"iterations": 3}}
+    events = await events_of(random_script(1, end=0), loves(), "best-of-n", **options)
+    assert len(of(events, Drafted)) == len(of(events, Judged)) == 3
+    assert (events[-1].reason, events[-1].cost.drafted) == ("length", 60)
+
+
+@pytest.mark.parametrize("exhausted", ["refuse", "best", "error"])
+async def test_replies_of_best_of_n_that_the_budget_cut_are_not_whole(exhausted):
+    options = {"n": 8, "max_tokens": 64, "exhausted": exhausted, "budget": {"tokens": 80}}
+    made = reply_of(says("x" * 50), loves(), "best-of-n", **options)
+    if exhausted == "error":
+        with pytest.raises(BudgetError, match="80 drafted tokens"):
+            await made
+        return
+    reply = await made
+    assert reply.reason == ("length" if exhausted == "best" else "refused")
+    assert (len(reply.text), "80 drafted tokens" in reply.detail) == (
+        10 if exhausted == "best" else 0,
+        True,
+    )
+    whole = await reply_of(says("x" * 5), loves(), "best-of-n", **options)
+    assert (whole.text, whole.reason, whole.detail) == ("x" * 5, "stop", "")
 
 
 async def test_rejection_stops_redrawing_at_the_first_good_draft():
@@ -566,6 +668,38 @@ async def test_the_logprob_of_a_reply_is_that_of_its_tokens(decoder):
     scores = await engine.logprobs(PROMPT.tokens, [reply.tokens])
     assert reply.logprob == pytest.approx(scores.logprobs[0])
     assert reply.perplexity >= 1
+
+
+class NearsightedJudge(FakeJudge):
+    """A judge whose prompt does not fit from some length on."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__(lambda text: 1.0)
+        self.room = room
+
+    async def judge(self, prompt, replies):
+        if max(map(len, replies)) > self.room:
+            raise ContextError("too long for the judge")
+        return await super().judge(prompt, replies)
+
+
+@each_judging
+@pytest.mark.parametrize("exhausted", ["refuse", "best", "error"])
+async def test_a_reply_too_long_to_be_judged_ends_as_with_a_spent_budget(decoder, exhausted):
+    options = {"max_tokens": 60, "segment": 8, "exhausted": exhausted}
+    search = {"lengths": (8,), "simulation": False}
+    made = reply_of(
+        random_script(1, end=0), NearsightedJudge(20), decoder, search=search, **options
+    )
+    if exhausted == "error":
+        with pytest.raises(BudgetError, match="no room to judge a longer reply"):
+            await made
+        return
+    reply = await made
+    some = decoder != "best-of-n"
+    assert bool(reply.text) == some
+    assert reply.reason == ("length" if some and exhausted == "best" else "refused")
+    assert "no room to judge a longer reply" in reply.detail
 
 
 @each

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 from fakes import VOCABULARY, scripted
 
-from ringfence.engine import EngineCard, Tokens
+from ringfence.engine import Tokens
 from ringfence.engines.embedded import EmbeddedEngine
+from ringfence.engines.file_stamps import stamp
 from ringfence.errors import InputError, JudgeError
 from ringfence.judge_check import (
     JudgeReport,
@@ -22,7 +25,7 @@ from ringfence.judges import SelfJudge, Verdict
 from ringfence.principle import Principle, packaged_principles
 from ringfence.rendering import Rendering
 
-CARD = scripted(lambda _: {1: 1.0}).card
+CARD = replace(scripted(lambda _: {1: 1.0}).card, stamp="weights")
 WARM = Principle.model_validate(
     {
         "name": "warm",
@@ -243,17 +246,27 @@ async def test_the_same_check_is_not_done_twice(tmp_path):
 async def test_another_principle_engine_or_item_is_another_check(tmp_path):
     await check_judge_once(Oracle(knows), WARM, CARD, items(), folder=tmp_path)
     colder = WARM.model_copy(update={"threshold": 0.1})
-    other = EngineCard(
-        name="other", tokenizer=VOCABULARY, template=None, ends=frozenset(), context=99, slots=1
-    )
     for principle, card, some in [
         (colder, CARD, items()),
-        (WARM, other, items()),
+        (WARM, replace(CARD, name="other"), items()),
+        (WARM, replace(CARD, stamp="trained again"), items()),
+        (WARM, replace(CARD, template="{{ messages }}"), items()),
+        (WARM, replace(CARD, bos="<s>"), items()),
+        (WARM, replace(CARD, eos="</s>"), items()),
         (WARM, CARD, items(18)),
     ]:
         judge = Oracle(knows)
         await check_judge_once(judge, principle, card, some, folder=tmp_path)
         assert judge.calls == len(some)
+
+
+async def test_nothing_is_kept_of_a_server_which_may_serve_another_model_tomorrow(tmp_path):
+    server = replace(CARD, stamp="")
+    for _ in range(2):
+        judge = Oracle(knows)
+        await check_judge_once(judge, WARM, server, items(), folder=tmp_path)
+        assert judge.calls == 20
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("broken", ["", "{", "[]", "null", '{"n": 1}', "\x00"])
@@ -280,6 +293,21 @@ def test_reports_are_kept_in_the_users_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     monkeypatch.setenv("HOME", "/home/somebody")
     assert str(cache_folder()) == "/home/somebody/.cache/ringfence"
+
+
+def test_a_stamp_tells_files_from_others_of_the_same_name(tmp_path):
+    folders = [tmp_path / "a" / "adapter", tmp_path / "b" / "adapter"]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / "weights").write_text("1")
+    first = stamp(folders[0], None)
+    assert first == stamp(folders[0]) != stamp(folders[1])
+    os.utime(folders[0] / "weights", ns=(1, 1))
+    moved = stamp(folders[0])
+    (folders[0] / "weights").write_text("12")
+    os.utime(folders[0] / "weights", ns=(1, 1))
+    assert len({first, moved, stamp(folders[0])}) == 3
+    assert stamp(folders[0]) != stamp(folders[0], folders[1]) != stamp(folders[1])
 
 
 # --- the real model -------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
+from chat_templates import NAMES, card
 from fakes import END, VOCABULARY, scripted, text_of
 
 from ringfence.engine import EngineCard, Scores, ScriptedEngine, Tokens
@@ -266,6 +267,28 @@ async def test_the_question_of_a_turn_comes_from_the_highest_ring():
         "user",
         0,
     )
+
+
+@pytest.mark.parametrize("name", [*NAMES, "chatml", "inst"])
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "<think>harmful plan</think>nice",
+        "<think>harmful plan</think>",
+        "\n<think>\nharmful\n</think>\n\n<think>plan</think>nice",
+        "<think>harmful plan goes on",
+        "harmful plan</think>nice",
+    ],
+)
+async def test_every_word_of_a_reply_is_shown_to_a_judge_that_asks_in_a_turn(name, reply):
+    """What is committed and shown was judged, also where templates drop earlier thoughts."""
+    shown = card(name)
+    engine = Recording(letter_lover)
+    engine.tokenizer, engine.template = shown.tokenizer, shown.template
+    prompt = render(Conversation.of([{"role": "user", "content": "Go on!"}]), shown)
+    judge = await SelfJudge.open(engine, Principle.model_validate(TURN))
+    await judge.judge(prompt, [reply])
+    assert reply.strip() in shown.tokenizer.decode(engine.asked[-1])
 
 
 async def test_a_judge_that_asks_in_a_turn_refuses_raw_text():

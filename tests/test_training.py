@@ -76,9 +76,21 @@ def losses(folder: Path) -> list[float]:
 
 @pytest.fixture(scope="module")
 def whole(place: Path) -> Path:
-    """A run that nothing disturbed."""
-    assert run(job(place, place / "whole")).manifest is not None
+    """A run that nothing disturbed; what it asked the hub for is in `asked`."""
+    from peft.utils import save_and_load
+
+    asked: list[Any] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(save_and_load, "check_file_exists_on_hf_hub", lambda *at: asked.append(at))
+        assert run(job(place, place / "whole")).manifest is not None
+    (place / "asked").write_text(json.dumps(asked), "utf-8")
     return place / "whole"
+
+
+def test_a_finished_run_asks_nobody_about_its_model(place, whole):
+    assert json.loads((place / "asked").read_text("utf-8")) == []
+    config = json.loads((whole / "adapter_config.json").read_text("utf-8"))
+    assert config["base_model_name_or_path"] == "tiny"
 
 
 def test_a_run_leaves_an_adapter_that_peft_loads_and_that_lowers_the_loss(place, whole):
@@ -243,7 +255,7 @@ def test_a_ring_signal_is_trained_saved_and_gone_on_with_by_preferences(place):
     assert not (place / "signal-dpo" / "ref").exists()
 
 
-def test_rows_that_share_are_trained_on_and_resumed(place, tmp_path):
+def test_rows_that_share_are_trained_on(place, tmp_path):
     lines = [conversation(number, id=f"case-{number // 5}/{number}") for number in range(60)]
     data = (str(write_lines(tmp_path / "sft.jsonl", lines)),)
     shared = recipe(sequence={"length": 256, "packing": "shared"}, sft=SFT | {"rows": 1})

@@ -101,3 +101,6 @@ class TestWithTorch:
         )
         assert found.exit_code == 3
         assert "training stops, and nothing is saved from here on" in found.stderr
+        # A lower learning rate is another recipe, which --resume refuses.
+        assert "give a changed recipe another --out, or --force" in found.stderr
+        assert "--resume goes on" not in found.stderr

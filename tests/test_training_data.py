@@ -118,6 +118,9 @@ def test_synthesised_data_carries_the_proof_of_its_manifest(synthetic):
         ('{"messages": []}', "messages: must be a list"),
         ('{"messages": ["hi"]}', "every message must be an object"),
         ("[" * 100_000, "is no JSON"),
+        ('{"messages": [{}], "tools": 5}', "tools: must be a list of definitions"),
+        ('{"messages": [{}], "tools": ["x"]}', "tools: must be a list of definitions"),
+        ('{"messages": [{}], "rings": "system"}', "rings: must be a list of names"),
     ],
 )
 def test_a_broken_line_is_named(tmp_path, line, words):
@@ -144,6 +147,19 @@ def test_what_is_learnt_is_the_replies_and_the_ends_of_their_turns():
     assert last is not None
     text = tokenizer.decode([i for i, bit in zip(last.ids, last.mask, strict=True) if bit])
     assert text == "four<|im_end|>"
+
+
+def test_of_a_synthesised_case_only_the_last_reply_is_learnt_whatever_the_part_says():
+    messages = [
+        {"role": "user", "content": "one"},
+        {"role": "assistant", "content": "One moment, please."},
+        {"role": "user", "content": "three"},
+        {"role": "assistant", "content": "four"},
+    ]
+    learnt = encoder().supervised(example(messages, recipe="conflict"), "all", Dropped())
+    assert learnt is not None
+    kept = [token for token, bit in zip(learnt.ids, learnt.mask, strict=True) if bit]
+    assert card().tokenizer.decode(kept) == "four<|im_end|>"
 
 
 def test_every_token_has_the_ring_of_its_writer():
@@ -328,6 +344,47 @@ def test_a_plan_is_the_same_in_every_process_and_has_whole_steps(tmp_path, synth
     assert len(one.rows) == len(made) + round(len(made) / 2)
     (mixed,) = one.mixed
     assert mixed["taken"] == len(made) and mixed["learnt"] == int(made.mask.sum())
+
+
+def test_a_ring_has_one_level_in_a_signal_whatever_policy_a_line_has(tmp_path):
+    """Inference matches rings by their names, so training has to."""
+    lines = [
+        conversation(0, policy="paper"),
+        conversation(1),
+        conversation(2, policy="tiers(3)"),
+        conversation(3, rings=["developer", "tool", "assistant"]),
+    ]
+    sources = open_sources([str(write_lines(tmp_path / "d.jsonl", lines))], "sft")
+
+    def writers(recipe: Recipe, folder: str) -> tuple[store.Store, list[list[int]]]:
+        made = encoded(
+            sources,
+            recipe,
+            "sft",
+            card(),
+            tmp_path / folder,
+            key=key_of(sources, recipe, "sft", card(), ""),
+            overlap=None,
+            told=lambda _: None,
+        )
+        rows = [made.rings[made.sequence(number)].tolist() for number in range(4)]
+        return made, [list(dict.fromkeys(each for each in row if each >= 0)) for row in rows]
+
+    made, levels = writers(Recipe(segments="blocks"), "signal")
+    assert levels[0] == levels[1]
+    names = made.summary["rings"]
+    assert [[names[level] for level in row] for row in levels] == [
+        ["system", "user", "assistant"],
+        ["system", "user", "assistant"],
+        ["tier 0", "tier 1", "tier 2"],
+        ["developer", "tool", "assistant"],
+    ]
+    # Rings that no token has are known as well: a policy is used whole.
+    assert {"developer", "tool", "tier 2"} <= set(names) and len(names) == len(set(names)) == 8
+    # Without a signal, levels are those of each policy.
+    made, levels = writers(Recipe(), "none")
+    assert levels == [[0, 1, 2], [0, 2, 3], [0, 1, 2], [1, 4, 3]]
+    assert made.summary["rings"] == []
 
 
 def test_text_of_evaluation_data_in_training_data_is_found_and_refused(tmp_path):

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from training_parts import card, read_lines, synthesised
 
+from ringfence.commandline.pairing import Job
 from ringfence.engine import Draft, EngineCard, Sampling, Scores, Tokens
 from ringfence.errors import EngineError, InputError
 from ringfence.graders import grade, parse_grader
-from ringfence.training.pairs import Folder, Sampled, pairs
+from ringfence.training.pairs import Sampled, pairs
+from ringfence.training.pairs_folder import Folder
 from ringfence.training.sources import open_sources
 
 
@@ -147,6 +150,60 @@ async def test_another_job_does_not_go_on_with_the_file(data, tmp_path):
     folder.close()
     with pytest.raises(InputError, match="--resume goes on"):
         Folder(data, tmp_path / "cut", {"of": "parrot"}).open(resume=False, force=False)
+
+
+def command(data: Path, out: Path, **more: Any) -> Job:
+    settings: dict[str, Any] = {
+        "model": "embedded",
+        "data": data,
+        "out": out,
+        "samples": 3,
+        "max_tokens": 96,
+        "temperature": 1.0,
+        "seed": 0,
+        "adapter": None,
+        "limit": None,
+        "concurrency": 1,
+    }
+    return Job(**(settings | more))
+
+
+def test_another_adapter_of_the_same_name_is_another_job(data, tmp_path):
+    folders = [tmp_path / number / "sft" for number in ("one", "two", "three")]
+    for number, folder in enumerate(folders):
+        folder.mkdir(parents=True)
+        (folder / "adapter_model.safetensors").write_bytes(b"same" if number < 2 else b"other")
+    one, two, three = (
+        command(data, tmp_path / "o", adapter=str(folder)).described() for folder in folders
+    )
+    assert one == two != three
+    one, _, three = (
+        command(data, tmp_path / "o", model=str(folder)).described() for folder in folders
+    )
+    assert one != three and "sft" in json.dumps(one)
+    with pytest.raises(InputError, match="nowhere does not exist"):
+        command(data, tmp_path / "o", adapter="nowhere").described()
+
+
+async def test_only_the_job_that_is_finished_is_called_finished(data, tmp_path, capsys):
+    out = tmp_path / "out"
+    folder = Folder(data, out, command(data, out).described())
+    finished = folder.open(resume=False, force=False)
+    async for _ in pairs(Parrot(["blah"]), folder, Sampled(samples=3), finished, concurrency=1):
+        pass
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    command(data, out).do(resume=True, force=False, as_json=False)
+    assert f"{out}: is finished" in capsys.readouterr().err
+    with pytest.raises(InputError, match="another job: samples was 3, now 9"):
+        command(data, out, samples=9).do(resume=True, force=False, as_json=False)
+    (out / "manifest.json").write_text("{", "utf-8")
+    with pytest.raises(InputError, match="not made by ringfence"):
+        command(data, out).do(resume=True, force=False, as_json=False)
+    # A second run that replaces the first is not finished because the first was.
+    (out / "manifest.json").write_bytes(before["manifest.json"])
+    begun = Folder(data, out, command(data, out).described())
+    assert begun.open(resume=False, force=True) == 0 and not begun.finished()
+    begun.close()
 
 
 def test_cases_for_evaluation_are_refused(tmp_path):

@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from training_parts import tiny_model
+from training_parts import card, synthesised, tiny_model
 
 from ringfence.training.packing import rows
+from ringfence.training.plan import encoded, planned
+from ringfence.training.recipe import Recipe
 from ringfence.training.sharing import Segment, laid, size, told_apart
+from ringfence.training.sources import open_sources
 
 trained = pytest.mark.skipif(
     not all(importlib.util.find_spec(name) for name in ("torch", "trl", "peft")),
@@ -155,6 +158,32 @@ def test_losses_and_gradients_are_those_of_every_example_alone(tmp_path, rings):
     assert shared[0] == pytest.approx(alone[0], rel=1e-5)
     for name, gradient in alone[1].items():
         torch.testing.assert_close(shared[1][name], gradient, rtol=1e-3, atol=1e-4)
+
+
+@trained
+@pytest.mark.hf
+def test_what_is_counted_as_learnt_is_what_has_a_loss(tmp_path):
+    """Examples of a row may learn the same tokens: a judged target and the reply of its case."""
+    from ringfence.training.collation import Rows, Supervised
+
+    data = synthesised(tmp_path / "d", split="train", count=6)
+    sources = open_sources([str(data), str(data / "judged.jsonl")], "sft")
+    for packing in ("shared", "packed"):
+        recipe = Recipe.model_validate({"sequence": {"length": 2048, "packing": packing}})
+        store = encoded(
+            *(sources, recipe, "sft", card(), tmp_path / packing),
+            key="k",
+            overlap=None,
+            told=lambda _: None,
+        )
+        plan = planned(store, recipe, "sft", world=1)
+        rows = Rows(store, plan.rows)
+        collator = Supervised(pad=0, shared=packing == "shared")
+        batches = [collator([rows[place]])["labels"] for place in range(len(rows))]
+        having_a_loss = sum(int((labels != -100).sum()) for labels in batches)
+        alone = sum(store.learnt())
+        assert sum(part["learnt"] for part in plan.mixed) == having_a_loss
+        assert (having_a_loss < alone) if packing == "shared" else (having_a_loss == alone)
 
 
 @trained

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from pydantic import BaseModel, ConfigDict, Field
 
 from ringfence.engine import Draft, Engine, Sampling, Tokens
-from ringfence.errors import JudgeError
+from ringfence.errors import ContextError, JudgeError
 from ringfence.events import Cost
 from ringfence.judges import Judge, Verdict
 from ringfence.rendering import Rendering
@@ -38,7 +38,7 @@ class Budget(BaseModel):
 
 
 class Exhausted(Exception):
-    """The budget does not allow the next step; the message says which limit."""
+    """The budget, or the judge's context, does not allow the next step; says which limit."""
 
 
 class Meter:
@@ -94,7 +94,8 @@ class Meter:
         """As `Judge.judge`; one iteration a reply.
 
         Raises:
-            Exhausted: fewer iterations than replies are left, or the time is up.
+            Exhausted: fewer iterations than replies are left, the time is up, or the judge has no
+                room for a reply of this length in its context.
             JudgeError: there is no judge.
         """
         if self._judge is None:
@@ -103,7 +104,10 @@ class Meter:
             raise Exhausted(f"budget of {self.budget.iterations} judged drafts is spent")
         self._iterations += len(replies)
         async with self._counted():
-            verdicts = await self._judge.judge(prompt, replies)
+            try:
+                verdicts = await self._judge.judge(prompt, replies)
+            except ContextError as error:  # what was judged before stands
+                raise Exhausted(f"no room to judge a longer reply: {error}") from None
         self._requests += sum(verdict.requests for verdict in verdicts)
         judged = sum(verdict.fed for verdict in verdicts)
         self._judged += judged
@@ -124,6 +128,15 @@ class Meter:
     def iterations_left(self) -> int:
         """How many more drafts may be judged."""
         return self.budget.iterations - self._iterations
+
+    @property
+    def spent(self) -> bool:
+        """Whether nothing more may be drafted, or nothing more judged."""
+        return (
+            self._drafted + self._reserved >= self.budget.tokens
+            or self.iterations_left < 1
+            or time.monotonic() - self._started >= self.budget.seconds
+        )
 
     def cost(self) -> Cost:
         """The account so far."""

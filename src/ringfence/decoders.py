@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ringfence.budget import Exhausted, Meter
 from ringfence.embedding import Embedder
@@ -20,6 +20,7 @@ from ringfence.options import DecoderName, Options
 from ringfence.rendering import Rendering
 from ringfence.search import TreeSearch
 from ringfence.search_settings import SearchSettings
+from ringfence.stop_strings import StopStrings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,14 +37,21 @@ class Task:
     threshold: float
     rng: random.Random
 
+    @property
+    def stops(self) -> StopStrings:
+        """Where stop strings end the reply."""
+        return StopStrings(self.meter.engine.card.tokenizer, self.options.stop)
+
     def text(self, tokens: Tokens) -> str:
-        """Reply text of reply tokens."""
-        return self.meter.engine.card.tokenizer.decode(tokens)
+        """Reply text of reply tokens, up to a stop string: what is shown, and so what is judged."""
+        return self.stops.text(tokens)
 
     async def draft(self, reply: Tokens, count: int, length: int) -> list[Draft]:
-        """Plain drafts that go on from the reply so far."""
+        """Plain drafts that go on from the reply so far, up to a stop string."""
         sampling = self.options.sampling(self.rng)
-        return await self.meter.draft(self.prompt.tokens + reply, count, length, sampling)
+        prefix = self.prompt.tokens + reply
+        drafts = await self.meter.draft(prefix, count, length, sampling)
+        return [self.stops.cut(reply, draft) for draft in drafts]
 
     async def judge(self, reply: Tokens) -> Verdict:
         """Verdict on the reply so far."""
@@ -102,10 +110,11 @@ async def plain(task: Task) -> Events:
 
 
 async def best_of_n(task: Task) -> Events:
-    """Draw n whole replies, judge them all, take the best one."""
+    """Draw n whole replies, judge them all, take the best one; fewer where fewer may be judged."""
     options = task.options
+    count = max(1, min(options.n, task.meter.iterations_left))
     try:
-        drafts = await task.draft((), options.n, options.max_tokens)
+        drafts = await task.draft((), count, options.max_tokens)
         for node, draft in enumerate(drafts, 1):
             yield _drafted(node, 0, draft, len(drafts))
         verdicts = await task.meter.judge(task.prompt, [task.text(d.tokens) for d in drafts])
@@ -116,9 +125,14 @@ async def best_of_n(task: Task) -> Events:
     best = max(range(len(drafts)), key=lambda i: (verdicts[i].value, drafts[i].logprob))
     value = verdicts[best].value
     if value < task.threshold and options.exhausted != "best":
-        raise Refused(value, f"the best of {options.n} replies has a value of {value:.2f}")
+        raise Refused(value, f"the best of {count} replies has a value of {value:.2f}")
+    detail = ""
+    if not drafts[best].finished and len(drafts[best].tokens) < options.max_tokens:
+        detail = f"budget of {options.budget.tokens} drafted tokens cut {count} replies short"
+    if detail and options.exhausted != "best":
+        raise Refused(value, detail)
     yield _commit(task, best + 1, drafts[best], value)
-    yield _end(drafts[best], value)
+    yield replace(_end(drafts[best], value), detail=detail)
 
 
 async def rejection(task: Task) -> Events:
@@ -207,6 +221,7 @@ def _search(
         committed=committed,
         root_id=root_id,
         next_id=next_id,
+        stops=task.options.stop,
     )
 
 
@@ -251,10 +266,14 @@ async def guarded(task: Task) -> Events:
                 value = event.value if isinstance(event, Committed | Judged) else value
                 yield event
             assert search is not None
-            if search.spent and search.committed == reply and not search.finished:
+            if search.spent and options.exhausted != "best":
                 raise Refused(value, search.spent)
-            reply, finished = search.committed, search.finished
-            parent, node = search.root.id, search.next_id - 1
+            if search.spent:  # no draft was judged but the one rejected, so that is the best one
+                yield _commit(task, node, draft, verdict.value)
+                reply, finished, parent = reply + draft.tokens, draft.finished, node
+            else:
+                reply, finished, parent = search.committed, search.finished, search.root.id
+            node = search.next_id - 1
     finally:
         await _cancel(ahead)
     yield _end(Draft(tokens=(), logprobs=(), finished=finished), value)
@@ -288,19 +307,20 @@ async def _widening(
 ) -> AsyncIterator[Event | TreeSearch]:
     """Search from the reply until something is committed, each time twice as wide.
 
-    The last item is the last search: the one that committed, or the last one that failed.
+    The last item is the search that committed, or the last one that failed. Where the best will do,
+    that is the best draft of all searches: the widest may have judged none before the budget ended.
     """
     settings = task.options.settings()
-    for attempt in range(task.options.widenings):
-        last = attempt == task.options.widenings - 1
-        search = _search(task, reply, root_id, next_id, settings)
-        committed = False
-        async for event in search.commit(exhausted_best=last and task.options.exhausted == "best"):
+    searches: list[TreeSearch] = []
+    for _ in range(task.options.widenings):
+        searches.append(search := _search(task, reply, root_id, next_id, settings))
+        async for event in search.commit():
             yield event
-            committed = committed or isinstance(event, Committed)
-        if committed or last:
+        if not search.spent:
             yield search
             return
+        if task.meter.spent:
+            break
         next_id = search.next_id
         settings = settings.model_copy(
             update={
@@ -309,6 +329,13 @@ async def _widening(
                 "iterations": 2 * settings.iterations,
             }
         )
+    chosen = searches[-1]
+    if task.options.exhausted == "best":
+        chosen = max(searches, key=lambda search: search.best_value)
+        chosen.next_id = searches[-1].next_id
+        for step in chosen.settle():
+            yield step
+    yield chosen
 
 
 DECODERS: dict[DecoderName, Decoder] = {

@@ -20,6 +20,7 @@ from ringfence.events import Committed, Ended, EndReason, Events, Reply
 from ringfence.judges import Judge
 from ringfence.options import DecoderName, Options
 from ringfence.rendering import Rendering
+from ringfence.stop_strings import stop_place
 from ringfence.vocabulary import TextStream
 
 __all__ = ["DECODERS", "DecoderName", "Options", "complete", "decode"]
@@ -152,13 +153,10 @@ class _Stops:
 
     def _release(self, text: str, *, final: bool) -> str:
         text = self._held + text
-        found = [
-            (place + len(stop), place) for stop in self._stops if (place := text.find(stop)) >= 0
-        ]
-        if found:
-            # The one that was complete first, so that it does not matter where commits end.
+        place = stop_place(text, self._stops)
+        if place is not None:
             self.stopped, self._held = True, ""
-            return text[: min(found)[1]]
+            return text[:place]
         keep = 0 if final else max((_overlap(text, stop) for stop in self._stops), default=0)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]

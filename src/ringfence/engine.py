@@ -125,6 +125,8 @@ class EngineCard:
         context: longest prefix plus draft, in tokens.
         slots: most drafts per call that run side by side; a larger count is split by the engine.
         deterministic: equal calls with equal seeds give equal drafts.
+        stamp: tells the files of weights and adapter from others of the same name; empty where
+            nobody can tell, as of a server.
     """
 
     name: str
@@ -136,6 +138,7 @@ class EngineCard:
     bos: str = ""
     eos: str = ""
     deterministic: bool = True
+    stamp: str = ""
 
 
 @runtime_checkable

@@ -225,8 +225,9 @@ async def check_judge_once(
 ) -> JudgeReport:
     """`check_judge`, or the report kept from the last time all of it was the same.
 
-    The same means: the engine's name, what the principle file says, and the items. An engine that
-    serves another model under the same name is not noticed; `check_judge` always measures.
+    The same means: the engine's name, its files (`EngineCard.stamp`) and chat template, what the
+    principle file says, and the items. Of an engine without a stamp, such as a server, nothing is
+    kept: it may serve another model under the same name.
 
     Args:
         judge: to be measured.
@@ -240,6 +241,8 @@ async def check_judge_once(
         InputError: as `check_judge`.
         EngineError: as `check_judge`.
     """
+    if not card.stamp:
+        return await check_judge(judge, card, items, progress=progress)
     file = (folder or cache_folder()) / f"judge-{_key(judge, principle, card, items)}.json"
     kept = _kept(file)
     if kept is not None:
@@ -260,7 +263,7 @@ def _key(judge: Judge, principle: Principle, card: EngineCard, items: Sequence[J
     what = {
         "format": _FORMAT,
         "judge": judge.name,
-        "engine": card.name,
+        "engine": [card.name, card.stamp, card.template, card.bos, card.eos],
         "principle": principle.model_dump(mode="json"),
         "items": [asdict(item) for item in items],
     }

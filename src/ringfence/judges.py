@@ -222,8 +222,10 @@ def judging_turn(conversation: Conversation, reply: str, question: str) -> Conve
         InputError: the policy has no assistant.
     """
     policy = conversation.policy
-    # Templates drop a message without text.
-    said = Message(role="assistant", ring=policy.ring_of("assistant"), content=reply or "…")
+    # Templates drop a message without text, and reasoning of an earlier turn: but all of a reply is
+    # committed and shown, so all of it is judged.
+    ring = policy.ring_of("assistant")
+    said = Message(role="assistant", ring=ring, content=reply or "…", verbatim=True)
     asked = Message(role="user", ring=policy.rings[0], content=question)
     return replace(conversation, messages=(*conversation.messages, said, asked))
 

@@ -219,6 +219,8 @@ class Message:
         tool_calls: that the message makes; an assistant's only.
         tool_call_id: of the call that a tool's message answers; may be empty.
         name: of the tool whose message it is, for templates that print it.
+        verbatim: a reasoning part (`<think>…</think>`) of the content is text like all else;
+            otherwise templates that show reasoning apart get it so, and may drop it.
     """
 
     role: str
@@ -228,6 +230,7 @@ class Message:
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str = ""
     name: str = ""
+    verbatim: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,10 +21,12 @@ from ringfence.concurrency import together
 from ringfence.embedding import Embedder
 from ringfence.engine import Draft, Tokens
 from ringfence.events import Committed, Drafted, Event, Events, Judged, Rewound
+from ringfence.likeness import Likeness
 from ringfence.proposals import Proposals
 from ringfence.rendering import Rendering
 from ringfence.search_settings import SearchSettings
-from ringfence.tree import Node, alike_and_bad, average_embedding, best_child, update_siblings
+from ringfence.stop_strings import StopStrings
+from ringfence.tree import Node, alike_and_bad, best_child
 
 
 class TreeSearch:
@@ -53,6 +55,7 @@ class TreeSearch:
         committed: Tokens = (),
         root_id: int = 0,
         next_id: int = 1,
+        stops: Sequence[str] = (),
     ) -> None:
         """Start below the tokens committed so far.
 
@@ -67,6 +70,7 @@ class TreeSearch:
             committed: reply tokens that are final already.
             root_id: node of the last committed tokens; 0 is the prompt.
             next_id: first id of a new node.
+            stops: strings that end the reply; a token set ends with the token that completes one.
         """
         self.settings = settings
         self.finished = False
@@ -86,8 +90,10 @@ class TreeSearch:
         )
         self._prompt = prompt
         self._meter = meter
-        self._embedder = embedder
         self._limit = limit
+        tokenizer = meter.engine.card.tokenizer
+        self._likeness = Likeness(embedder, tokenizer)
+        self._stops = StopStrings(tokenizer, stops)
         self._proposals = Proposals(meter, rng)
 
     async def commit(self, *, exhausted_best: bool = False) -> Events:
@@ -107,15 +113,34 @@ class TreeSearch:
                     iterations += isinstance(event, Judged)
                     yield event
         except Exhausted as limit:
-            best = self._acceptable() or (self._best_judged() if exhausted_best else None)
-            if best is None:
+            chosen = self._acceptable() or (self._best_judged() if exhausted_best else None)
+            if chosen is None:
                 self.spent = str(limit)
                 return
-            chosen = best
-        # The whole way to an accepted draft: its first steps alone may have been judged badly.
-        value = chosen.verdict_value if self.settings.commit == "verdict" else chosen.value
-        for step in chosen.path():
-            yield self._reroot(step, value)
+        for event in self._commit(chosen):
+            yield event
+
+    def settle(self) -> list[Committed]:
+        """Commit the best draft judged so far, acceptable or not; nothing without one."""
+        best = self._best_judged()
+        if best is None:
+            return []
+        self.spent = ""
+        return self._commit(best)
+
+    @property
+    def best_value(self) -> float:
+        """Value of the draft that `settle` would commit, in [-1, 1]; -inf without one."""
+        best = self._best_judged()
+        return -math.inf if best is None else self._value(best)
+
+    def _commit(self, chosen: Node) -> list[Committed]:
+        """The whole way to a node: its first steps alone may have been judged badly."""
+        value = self._value(chosen)
+        return [self._reroot(step, value) for step in chosen.path()]
+
+    def _value(self, node: Node) -> float:
+        return node.verdict_value if self.settings.commit == "verdict" else node.value
 
     def _ready(self) -> Node | None:
         """The node that may be committed now, with all above it."""
@@ -195,7 +220,7 @@ class TreeSearch:
         for judged in await self._judge(chosen):
             yield judged
             leaf = next(node for node in chosen if node.id == judged.node)
-            self._back_up(leaf, judged)
+            self._likeness.back_up(leaf, judged.value, judged.simulated, self.settings)
             if judged.value < self.threshold and leaf.id in new:
                 self._meter.rewound()
                 dropped = tuple(token for node in leaf.path() for token in node.tokens)
@@ -221,9 +246,11 @@ class TreeSearch:
         lengths = self.settings.lengths
         return min(lengths[min(node.depth, len(lengths) - 1)], self._limit - node.stop)
 
+    def _reply(self, node: Node) -> Tokens:
+        return self.committed + tuple(token for step in node.path() for token in step.tokens)
+
     def _prefix(self, node: Node) -> Tokens:
-        below = tuple(token for step in node.path() for token in step.tokens)
-        return self._prompt.tokens + self.committed + below
+        return self._prompt.tokens + self._reply(node)
 
     async def _expand(self, node: Node, events: list[Event]) -> None:
         """Draft the children of a node, with priors from the model's probabilities."""
@@ -239,7 +266,7 @@ class TreeSearch:
         for child in node.children:
             child.prior = self._prior(child, node.children)
             events.append(self._drafted(child))
-        self._embed(node.children)
+        self._likeness.begin(node.children, self.settings)
 
     def _prior(self, child: Node, children: Sequence[Node]) -> float:
         total = sum(math.exp(sibling.logprob) for sibling in children)
@@ -250,6 +277,7 @@ class TreeSearch:
     def _attach(self, node: Node, draft: Draft) -> Node | None:
         """A new child, unless the node has the same one already; then None."""
         assert node.children is not None
+        draft = self._stops.cut(self._reply(node), draft)
         seen = any(
             child.tokens == draft.tokens and child.finished == draft.finished
             for child in node.children
@@ -289,17 +317,15 @@ class TreeSearch:
             return
         assert node.children is not None
         child.prior = self._prior(child, node.children)
-        self._embed([child])
+        self._likeness.begin([child], self.settings)
         events.append(self._drafted(child))
 
     async def _judge(self, leaves: Sequence[Node]) -> list[Judged]:
         """Verdicts for leaves, looking ahead first; an ended reply is judged only once."""
         new = [leaf for leaf in leaves if leaf.verdict is None]
         ahead = await together(self._look_ahead(leaf) for leaf in new)
-        decode = self._meter.engine.card.tokenizer.decode
-        start = len(self._prompt.tokens)
         replies = [
-            decode(self._prefix(leaf)[start:] + simulated)
+            self._stops.text(self._reply(leaf) + simulated)
             for leaf, simulated in zip(new, ahead, strict=True)
         ]
         verdicts = await self._meter.judge(self._prompt, replies) if new else []
@@ -322,34 +348,3 @@ class TreeSearch:
         return await self._proposals.look_ahead(
             self._prefix(leaf), leaf.tokens, room, self.settings
         )
-
-    def _back_up(self, leaf: Node, judged: Judged) -> None:
-        """Value and embedding to every node of the path, then to siblings that say the same."""
-        path = leaf.path()
-        tail: Tokens = judged.simulated
-        texts = []
-        for node in reversed(path):
-            tail = node.tokens + tail
-            texts.append(self._meter.engine.card.tokenizer.decode(tail))
-        vectors = self._embedder.embed(texts[::-1]) if self._embeds else ()
-        for node in path:
-            node.updated(judged.value, 1.0)
-            node.real_visits += 1
-        for node, vector in zip(path, vectors, strict=self._embeds):
-            average_embedding(node, vector)
-        if self.settings.similarity:
-            for node in path:
-                update_siblings(node, judged.value, self.settings, self._embedder.similar)
-
-    @property
-    def _embeds(self) -> bool:
-        return self.settings.similarity or self.settings.dynamic_addition
-
-    def _embed(self, nodes: Sequence[Node]) -> None:
-        """First embeddings: of the token sets alone, replaced by the first judged text."""
-        if not self._embeds or not nodes:
-            return
-        decode = self._meter.engine.card.tokenizer.decode
-        vectors = self._embedder.embed([decode(node.tokens) for node in nodes])
-        for node, vector in zip(nodes, vectors, strict=True):
-            node.embedding = vector

@@ -107,7 +107,7 @@ def _config(folder: Path) -> dict[str, Any]:
         config = json.loads(file.read_text("utf-8"))
     except OSError as error:
         raise InputError(f"{folder} is no adapter folder: {CONFIG} cannot be read") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{file}: not valid JSON: {error}") from error
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
         raise InputError(f"{file}: peft_type must be LORA")

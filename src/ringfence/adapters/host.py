@@ -151,7 +151,7 @@ def _from_folder(folder: Path, vocabulary: Vocabulary | None) -> Host:
     file = folder / "config.json"
     try:
         config = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{file} cannot be read as JSON: {error}") from error
     if vocabulary is None:
         try:

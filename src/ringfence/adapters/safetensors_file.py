@@ -41,7 +41,7 @@ def read_tensors(path: Path) -> dict[str, Array]:
         }
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: not a usable safetensors file: {error}") from error
 
 

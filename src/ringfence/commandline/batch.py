@@ -5,6 +5,7 @@ What survives which crash is the business of `ringfence.generation`.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections import Counter
@@ -66,6 +67,7 @@ class Batch:
             "principle": principle,
             "embedder": settings.embedder,
             "cost": cost,
+            **_template(settings),
             **settings.options.model_dump(mode="json"),
         }
         self.ledger = Ledger(out, manifest(self.prompts, described))
@@ -150,3 +152,23 @@ def told(summary: dict[str, Any], out: Path, *, as_json: bool) -> None:
         return
     reasons = ", ".join(f"{count} {name}" for name, count in summary["reasons_now"].items())
     say(f"{out}: {summary['lines']} lines ({reasons}) in {summary['seconds']:.1f} s")
+
+
+def _template(settings: Settings) -> dict[str, Any]:
+    """The chat template of one's own, by its text, and variables for it; empty without any.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    told: dict[str, Any] = {}
+    if settings.chat_template is not None:
+        try:
+            text = Path(settings.chat_template).expanduser().read_bytes()
+        except OSError as error:
+            raise InputError(
+                f"chat_template: {settings.chat_template} cannot be read: {error}"
+            ) from None
+        told["chat_template"] = hashlib.sha256(text).hexdigest()
+    if settings.template_options:
+        told["template_options"] = settings.template_options
+    return told

@@ -13,10 +13,14 @@ from typing import Any
 
 import typer
 
+from ringfence.adapters import chosen
 from ringfence.commandline import terminal
 from ringfence.commandline.failures import INTERRUPTED, say
 from ringfence.commandline.progress import Progress
-from ringfence.training.pairs import FORMAT, MANIFEST, Folder, Sampled, pairs
+from ringfence.training.models import weights_hash
+from ringfence.training.pairs import Sampled, pairs
+from ringfence.training.pairs_folder import FORMAT, MANIFEST, Folder
+from ringfence.training.sources import sha256
 
 
 @dataclass(kw_only=True)
@@ -48,8 +52,8 @@ class Job:
             temperature=self.temperature,
             seed=self.seed,
         )
-        folder = Folder(self.data, self.out, self._described(sampled), limit=self.limit)
-        if resume and (self.out / MANIFEST).exists():
+        folder = Folder(self.data, self.out, self.described(), limit=self.limit)
+        if resume and not force and folder.finished():
             say(f"{self.out}: is finished")
         else:
             self._work(folder, sampled, resume=resume, force=force)
@@ -94,15 +98,28 @@ class Job:
         finally:
             await engine.aclose()
 
-    def _described(self, sampled: Sampled) -> dict[str, Any]:
-        """What makes the replies these replies."""
+    def described(self) -> dict[str, Any]:
+        """What makes the replies these replies, plain data.
+
+        Raises:
+            InputError: there is no such adapter.
+            EngineError: the folder of the model or the adapter holds no weights.
+        """
+        adapter = chosen(self.adapter)
         return {
             "format": FORMAT,
-            "model": Path(self.model).name,
-            "adapter": None if self.adapter is None else Path(self.adapter).name,
-            "samples": sampled.samples,
-            "max_tokens": sampled.tokens,
-            "temperature": sampled.temperature,
-            "seed": sampled.seed,
+            "model": _identity(self.model.removeprefix("hf:")),
+            "adapter": None if adapter is None else _identity(str(adapter.path)),
+            "samples": self.samples,
+            "max_tokens": self.max_tokens,
+            "temperature": self.temperature,
+            "seed": self.seed,
             "limit": self.limit,
         }
+
+
+def _identity(spec: str) -> dict[str, Any]:
+    """A model or adapter by its name, and by its weights where they lie on this disk."""
+    path = Path(spec).expanduser()
+    weights = weights_hash(path) if path.is_dir() else sha256(path) if path.is_file() else None
+    return {"name": path.name, "weights": weights}

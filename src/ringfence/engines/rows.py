@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from ringfence.engine import Draft, Sampling, Tokenizer
 
 # torch may be absent when this module is checked, so its types have no names here.
 Tensor = Any
+Item = TypeVar("Item")
 
 _TINY = 1e-37  # above zero in float32; noise of zero would win against any probability
 
@@ -120,3 +121,8 @@ def _gumbel(rows: Sequence[Row], like: Tensor) -> Tensor:
     for values, row in zip(noise, rows, strict=True):
         values.exponential_(generator=row.noise)
     return -noise.clamp_min(_TINY).log()
+
+
+def batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    """The items in order, at most `size` (at least 1) at a time."""
+    return (items[start : start + size] for start in range(0, len(items), size))

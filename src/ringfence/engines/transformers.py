@@ -9,7 +9,7 @@ import asyncio
 import functools
 import random
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -20,8 +20,9 @@ from ringfence.engine import Draft, EngineCard, Sampling, Scores, Tokens, check_
 from ringfence.engines.adapting import Rings, adapted
 from ringfence.engines.chat_templates import Value, with_template
 from ringfence.engines.descriptions import describe
+from ringfence.engines.file_stamps import stamp
 from ringfence.engines.kept_caches import Cache, KeptCaches, empty_cache, fork
-from ringfence.engines.rows import Row, extend
+from ringfence.engines.rows import Row, batches, extend
 from ringfence.engines.weights import context_of, find_weights, import_library, load_model
 from ringfence.errors import EngineError
 
@@ -29,7 +30,6 @@ from ringfence.errors import EngineError
 Tensor = Any
 
 Answer = TypeVar("Answer")
-Item = TypeVar("Item")
 Job = Callable[[threading.Event], Answer]
 
 # Tokens of a prefix per forward pass: bounds the memory of attention, and how long a cancelled
@@ -130,6 +130,7 @@ class TransformersEngine:
             context=context_of(model),
             slots=slots,
             deterministic=model.dtype == torch.float32,
+            stamp=stamp(found, wanted.path if wanted else None),
         )
         return cls(model, card, cache_tokens, rings)
 
@@ -223,7 +224,7 @@ class TransformersEngine:
             )
             for index in range(distinct)
         ]
-        for batch in _batches(rows, self._card.slots):
+        for batch in batches(rows, self._card.slots):
             self._grow(batch, prefix, cache, logprobs, cancelled)
         drafts = [rows[index % distinct].draft() for index in range(count)]
         return [replace(drafts[0], fed=fed), *drafts[1:]]
@@ -320,7 +321,7 @@ class TransformersEngine:
     ) -> Scores:
         cache, logprobs, fed = self._process(prefix, cancelled)
         scores: list[float] = []
-        for batch in _batches(continuations, self._card.slots):
+        for batch in batches(continuations, self._card.slots):
             self._go_on(cancelled)
             scores += self._score_batch(prefix, cache, logprobs[0], batch)
         fed += sum(len(tokens) - 1 for tokens in continuations)
@@ -349,7 +350,3 @@ class TransformersEngine:
             picked = logprobs[index, : len(targets)].gather(-1, targets[:, None])
             scores[index] += float(picked.double().sum())
         return scores
-
-
-def _batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
-    return (items[start : start + size] for start in range(0, len(items), size))

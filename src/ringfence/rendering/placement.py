@@ -125,8 +125,9 @@ def _turn_in_text(made: Layout, number: int, message: Message) -> Turn:
 
 def _turn(made: Layout, number: int, message: Message) -> Turn:
     level, text, reasoning = message.ring.level, message.content, None
-    thought = _THOUGHT.fullmatch(text) if message.role == "assistant" else None
-    if thought and made.traits.reasoning:
+    apart = message.role == "assistant" and made.traits.reasoning and not message.verbatim
+    thought = _THOUGHT.fullmatch(text) if apart else None
+    if thought:
         # What such a template does itself with a reply that holds its reasoning.
         text = thought[2].lstrip("\n")
         spoken = thought[1].strip("\n")

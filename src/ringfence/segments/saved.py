@@ -24,7 +24,8 @@ class SignalCard(BaseModel):
         format: of these files.
         kind: where it is added.
         rings: how many there are.
-        names: of the rings, highest privilege first; empty if they are known by level only.
+        names: of the rings by level, highest privilege first where they are of one policy; empty if
+            they are known by level only.
         width: of an embedding.
         places: where it is added: 1, or the number of blocks.
     """

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from ringfence.engine import EngineCard
@@ -16,6 +16,7 @@ from ringfence.engines.descriptions import Description
 from ringfence.errors import InputError, RenderingError
 from ringfence.rendering import Rendering, render
 from ringfence.rings import Conversation, Policy
+from ringfence.training.signal_rings import SignalRings
 from ringfence.training.sources import Example
 
 Json = dict[str, Any]
@@ -31,7 +32,8 @@ class Learnt:
 
     Attributes:
         ids: token ids.
-        rings: levels, -1 for the template's own tokens; as long as `ids`.
+        rings: levels, -1 for the template's own tokens; as long as `ids`. Of the ring signal where
+            there is one, else of the example's policy.
         mask: 1 where the model has to write the token, 2 where that is a judge's verdict, else 0;
             as long as `ids`.
     """
@@ -77,16 +79,22 @@ class Encoder:
         card: of the model: its template and tokenizer.
         policies: what a source's manifest says of policies, by data name.
         length: most tokens of an example.
+        signal: the rings of a ring signal; None leaves levels as the policies have them.
     """
 
     card: EngineCard
     policies: Mapping[str, Policy]
     length: int
+    signal: SignalRings | None = None
 
     def supervised(
         self, example: Example, replies: Literal["all", "last"], dropped: Dropped
     ) -> Learnt | None:
-        """A conversation to be learnt from; None where it is dropped."""
+        """A conversation to be learnt from; None where it is dropped.
+
+        Of a synthesised case the last reply is learnt, whatever `replies` says: only that is
+        checked.
+        """
         rings = example.rings
         if example.verdict and rings is not None:
             policy = self._policy(example)
@@ -98,8 +106,9 @@ class Encoder:
         if not rendering.replies:
             dropped.add("no reply", example, "no message of the assistant")
             return None
-        count = 2 if example.target else 1 if example.verdict or replies == "last" else None
-        learnt = _learnt(rendering, count, verdict=example.verdict)
+        last = example.verdict or bool(example.recipe) or replies == "last"
+        count = 2 if example.target else 1 if last else None
+        learnt = self._signalled(_learnt(rendering, count, verdict=example.verdict), example)
         return learnt if self._fits(learnt, example, dropped) else None
 
     def preference(self, example: Example, dropped: Dropped) -> tuple[Learnt, Learnt] | None:
@@ -116,7 +125,7 @@ class Encoder:
             rendering = self._rendered(example, messages, rings, dropped)
             if rendering is None:
                 return None
-            learnt = _cut_after_reply(_learnt(rendering, 1))
+            learnt = self._signalled(_cut_after_reply(_learnt(rendering, 1)), example)
             if not self._fits(learnt, example, dropped):
                 return None
             both.append(learnt)
@@ -147,6 +156,15 @@ class Encoder:
         except RenderingError as error:
             dropped.add(_template_reason(str(error)), example, str(error))
             return None
+
+    def _signalled(self, learnt: Learnt, example: Example) -> Learnt:
+        """With the levels of the ring signal, where there is one."""
+        if self.signal is None:
+            return learnt
+        try:
+            return replace(learnt, rings=self.signal.of(self._policy(example), learnt.rings))
+        except InputError as error:
+            raise InputError(f"{example.data}, line {example.line}: {error}") from None
 
     def _policy(self, example: Example) -> Policy:
         found = self.policies.get(example.data)

@@ -3,36 +3,35 @@
 The folder, while a run lasts: `job.json` (what it is), `tokens/` (the data, rendered),
 `checkpoints/`, `metrics.jsonl`. At its end: the adapter or the model, `manifest.json`, `README.md`,
 `loss.png`. Every name appears with its contents or not at all: a run can be killed at any moment.
+`run_folder` says whose a folder is.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from ringfence.engines.descriptions import Description, describe
 from ringfence.errors import EngineError, InputError
-from ringfence.partial_files import locked
+from ringfence.segments.saved import SignalCard
 from ringfence.training import manifest as manifests
-from ringfence.training.checkpoints import CHECKPOINTS
 from ringfence.training.encoding import card_of
 from ringfence.training.memory import Memory, estimated, shape_of
-from ringfence.training.metrics import FIGURE, METRICS
-from ringfence.training.models import model_folder, weights_hash
+from ringfence.training.metrics import FIGURE
+from ringfence.training.models import checked_adapter, model_folder, weights_hash
 from ringfence.training.overlap import Overlap, refuse
 from ringfence.training.plan import Plan, encoded, key_of, planned
 from ringfence.training.recipe import Kind, Recipe
+from ringfence.training.run_folder import TOKENS
 from ringfence.training.sources import Source, open_sources, sha256
 
 Json = dict[str, Any]
 Say = Callable[[str], None]
-JOB, TOKENS, LOCK = "job.json", "tokens", ".lock"
 FORMAT = 1
 
 
@@ -81,14 +80,14 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ready:
-    """A job whose data is rendered and ordered.
+class Checked:
+    """A job whose model, data and adapter were found and belong together.
 
     Attributes:
         described: the job as plain data; empty in all processes but the first.
         description: the model's files.
         folder: of the model.
-        plan: everything that is trained on, in order.
+        signal: of the adapter, if it has one.
     """
 
     job: Job
@@ -96,25 +95,38 @@ class Ready:
     description: Description
     folder: Path
     sources: list[Source]
+    signal: SignalCard | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """A job whose data is rendered and ordered.
+
+    Attributes:
+        checked: the job, and what was found for it.
+        plan: everything that is trained on, in order.
+    """
+
+    checked: Checked
     plan: Plan
 
+    @property
+    def job(self) -> Job:
+        """What is to be trained."""
+        return self.checked.job
 
-def prepared(
-    job: Job,
-    say: Say,
-    *,
-    world: int = 1,
-    first: bool = True,
-    wait: Callable[[], None] | None = None,
-) -> Ready:
-    """Check model and data, render what is not rendered yet, settle the order.
+    @property
+    def folder(self) -> Path:
+        """Of the model."""
+        return self.checked.folder
+
+
+def checked(job: Job, *, first: bool = True) -> Checked:
+    """Find model, data and adapter, before anything is rendered, loaded or removed.
 
     Args:
         job: what to do.
-        say: takes lines for people.
-        world: processes that train together.
-        first: this is the one that writes.
-        wait: returns when all processes have called it.
+        first: this is the process that writes, and describes the job.
 
     Raises:
         RingfenceError: something cannot be used; says what and the way out.
@@ -123,90 +135,68 @@ def prepared(
     description = describe(folder)
     if description.template is None:
         raise EngineError(f"{folder} has no chat template; train a chat model")
-    card = card_of(description)
     limit = description.context
     if limit is not None and job.recipe.sequence.length > limit:
         raise InputError(
             f"sequence.length: {job.recipe.sequence.length}, and the model's context is {limit}"
         )
+    signal = None
+    if job.adapter is not None:
+        signal = checked_adapter(job.adapter, folder, description.tokenizer, job.recipe)
     sources = open_sources(job.data, job.kind)
+    return Checked(
+        job=job,
+        described=job.described(sources, folder) if first else {},
+        description=description,
+        folder=folder,
+        sources=sources,
+        signal=signal,
+    )
+
+
+def prepared(
+    found: Checked,
+    say: Say,
+    *,
+    world: int = 1,
+    first: bool = True,
+    wait: Callable[[], None] | None = None,
+) -> Ready:
+    """Render what is not rendered yet, settle the order.
+
+    Args:
+        found: as `checked` gives it.
+        say: takes lines for people.
+        world: processes that train together.
+        first: this is the one that writes.
+        wait: returns when all processes have called it.
+
+    Raises:
+        RingfenceError: something cannot be used; says what and the way out.
+    """
+    job, card = found.job, card_of(found.description)
     check = _check(job)
-    key = key_of(sources, job.recipe, job.kind, card, check)
-    tokens = job.out / TOKENS
+    key = key_of(found.sources, job.recipe, job.kind, card, check, found.signal)
     if not first and wait is not None:
         wait()
-    counted = _Counter(say)
     made = encoded(
-        sources,
+        found.sources,
         job.recipe,
         job.kind,
         card,
-        tokens,
+        job.out / TOKENS,
         key=key,
         overlap=_overlap(job, first=first, key=key),
-        told=counted,
+        told=_Counter(say),
+        signal=found.signal,
     )
     if first:
         _tell_dropped(made.summary, say)
         if made.summary["overlap"] is not None:
             refuse(made.summary["overlap"], job.most_overlap)
-    described = job.described(sources, folder) if first else {}
     if first and wait is not None:
         wait()
-    return Ready(
-        job=job,
-        described=described,
-        description=description,
-        folder=folder,
-        sources=sources,
-        plan=planned(made, job.recipe, job.kind, world),
-    )
-
-
-def claimed(job: Job, *, resume: bool, force: bool) -> BinaryIO:
-    """Take hold of the folder, before anything dear is done; closing what is returned lets go.
-
-    Raises:
-        InputError: something is there and neither `resume` nor `force` says what to do, or another
-            run holds the folder.
-    """
-    if resume and force:
-        raise InputError("--resume goes on and --force starts anew: give one of them")
-    if not job.out.parent.is_dir() or (job.out.exists() and not job.out.is_dir()):
-        raise InputError(f"--out {job.out}: must be a folder within one that exists")
-    job.out.mkdir(exist_ok=True)
-    held = locked(job.out / LOCK)
-    try:
-        if force:
-            for name in (JOB, METRICS, manifests.MANIFEST):
-                (job.out / name).unlink(missing_ok=True)
-            shutil.rmtree(job.out / CHECKPOINTS, ignore_errors=True)
-        if (job.out / JOB).exists() and not resume:
-            raise InputError(
-                f"{job.out} holds a run already; --resume goes on with it, --force starts anew"
-            )
-    except BaseException:
-        held.close()
-        raise
-    return held
-
-
-def opened(job: Job, described: Mapping[str, Any]) -> None:
-    """Write down in the folder which job it is of, or check that it is of this one.
-
-    Raises:
-        InputError: it is of another job.
-    """
-    file = job.out / JOB
-    if file.exists():
-        try:
-            before = json.loads(file.read_text("utf-8"))
-        except (OSError, ValueError):
-            raise InputError(f"{file}: not made by ringfence; --force starts anew") from None
-        if before != described:
-            raise InputError(f"{job.out} holds another run: {_differences(before, described)}")
-        return
-    manifests.put_text(file, json.dumps(described, indent=2) + "\n")
+    return Ready(checked=found, plan=planned(made, job.recipe, job.kind, world))
 
 
 def dry_run(job: Job, say: Say) -> Json:
@@ -222,7 +212,7 @@ def dry_run(job: Job, say: Say) -> Json:
     if job.data:
         with tempfile.TemporaryDirectory(prefix="ringfence-") as place:
             within = replace(job, out=Path(place))
-            ready = prepared(within, say, world=job.recipe.hardware.devices)
+            ready = prepared(checked(within), say, world=job.recipe.hardware.devices)
             plan = ready.plan
             lengths = plan.store.lengths()
             tokens = sum(lengths[number] for row in plan.rows for number in row)
@@ -247,16 +237,16 @@ def finished(ready: Ready, result: Json, environment: Json, isolation: Json) -> 
     """Write figure, card and manifest into the folder; returns the manifest."""
     from ringfence.training import metrics
 
-    out, plan = ready.job.out, ready.plan
+    found, plan, out = ready.checked, ready.plan, ready.job.out
     lines = metrics.read(out)
     manifest: Json = {
-        "job": ready.described,
+        "job": found.described,
         "model": {
-            "template_sha256": manifests.text_hash(ready.description.template),
+            "template_sha256": manifests.text_hash(found.description.template),
             "tokenizer_sha256": sha256(ready.folder / "tokenizer.json"),
         },
         "data": {
-            "sources": [source.described() for source in ready.sources],
+            "sources": [source.described() for source in found.sources],
             "read": plan.store.summary["read"],
             "dropped": plan.store.summary["dropped"],
             "mixture": plan.mixed,
@@ -283,7 +273,7 @@ def tokens_of_steps(plan: Plan) -> list[int]:
 
 def _proof(ready: Ready) -> Json:
     overlap = ready.plan.store.summary["overlap"]
-    listed = all(source.proof["manifest"] for source in ready.sources)
+    listed = all(source.proof["manifest"] for source in ready.checked.sources)
     says = (
         "every source's manifest says train, and lines for evaluation are refused"
         if listed
@@ -325,20 +315,6 @@ def _tell_dropped(summary: Json, say: Say) -> None:
     if dropped["count"]:
         reasons = ", ".join(f"{count} {reason}" for reason, count in dropped["reasons"].items())
         say(f"left out {dropped['count']} of {summary['read']} examples: {reasons}")
-
-
-def _differences(before: object, now: Mapping[str, Any]) -> str:
-    held = before if isinstance(before, dict) else {}
-    names = [name for name in sorted({*held, *now}) if held.get(name) != now.get(name)]
-    inner = []
-    for name in names:
-        one, other = held.get(name), now.get(name)
-        if isinstance(one, dict) and isinstance(other, dict):
-            keys = [key for key in sorted({*one, *other}) if one.get(key) != other.get(key)]
-            inner += [f"{name}.{key}" for key in keys]
-        else:
-            inner.append(name)
-    return f"{', '.join(inner)} differ. Use the same settings, another --out, or --force."
 
 
 class _Counter:

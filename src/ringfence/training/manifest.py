@@ -63,7 +63,7 @@ def card(manifest: Mapping[str, Any]) -> str:
     """The model card: what the manifest says, for people."""
     job, result = manifest["job"], manifest["result"]
     recipe = job["recipe"]
-    adapter = recipe["adapter"]
+    adapter = result["adapter"]  # what was trained; the recipe's is for new ones
     kind = "supervised fine-tuning" if job["kind"] == "sft" else "preferences (DPO)"
     method = (
         "all weights"
@@ -85,21 +85,7 @@ def card(manifest: Mapping[str, Any]) -> str:
         "",
         "## Training",
         "",
-        *_table(
-            {
-                "steps": result["steps"],
-                "first and last loss": f"{_number(result['first_loss'])}, "
-                f"{_number(result['last_loss'])}",
-                "tokens seen": f"{result['tokens']:,}",
-                "tokens a second": f"{result['tokens_per_second']:,.0f}",
-                "length of an example": f"at most {recipe['sequence']['length']} tokens",
-                "rings": recipe["segments"]
-                if recipe["segments"] != "none"
-                else "by the chat template only",
-                "precision": recipe["hardware"]["precision"],
-                "seed": recipe["seed"],
-            }
-        ),
+        *_table(_training(result, recipe)),
         "",
         "The loss is that of the assistant's tokens, the end of the turn included. `loss.png` "
         "draws it, `metrics.jsonl` holds every step.",
@@ -124,6 +110,25 @@ def card(manifest: Mapping[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _training(result: Mapping[str, Any], recipe: Mapping[str, Any]) -> Json:
+    return {
+        "steps": result["steps"],
+        "first and last loss": f"{_number(result['first_loss'])}, {_number(result['last_loss'])}",
+        "tokens seen": f"{result['tokens']:,}",
+        "tokens a second": f"{result['tokens_per_second']:,.0f}",
+        "length of an example": f"at most {recipe['sequence']['length']} tokens",
+        "rings": _signal(result["ring_signal"]),
+        "precision": recipe["hardware"]["precision"],
+        "seed": recipe["seed"],
+    }
+
+
+def _signal(card: Mapping[str, Any] | None) -> str:
+    if card is None:
+        return "by the chat template only"
+    return f"{card['kind']}: {', '.join(card['names']) or card['rings']}"
 
 
 def _table(rows: Mapping[str, Any]) -> list[str]:

@@ -104,15 +104,16 @@ def mixture(
 
 
 def counts(
-    recipe: Recipe, made: Mixture, lengths: Sequence[int], learnt: Sequence[int]
+    recipe: Recipe, made: Mixture, lengths: Sequence[int], learnt: Sequence[tuple[int, int]]
 ) -> list[dict[str, Any]]:
-    """What the mixture takes, part by part, for the manifest.
+    """What an epoch of the mixture takes, part by part, for the manifest.
 
     Args:
         recipe: gives the names.
         made: the mixture.
         lengths: tokens of every example.
-        learnt: those of them with a loss.
+        learnt: examples as they stand in the rows of an epoch, each with its tokens that have a
+            loss there.
     """
     names = [part.name for part in recipe.mixture] or ["all"]
     epoch = made.epoch(0)
@@ -128,7 +129,7 @@ def counts(
                 "share": round(taken / len(epoch), 6),
                 "repeats": round(taken / len(pool), 3),
                 "tokens": sum(lengths[number] for number in mine),
-                "learnt": sum(learnt[number] for number in mine),
+                "learnt": sum(count for number, count in learnt if number in members),
             }
         )
     return found

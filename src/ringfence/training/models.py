@@ -12,16 +12,20 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
+from ringfence.adapters.folder import read_adapter
+from ringfence.adapters.host import host_of
 from ringfence.engines.embedded import packaged_model
 from ringfence.engines.requantising import cache_folder
 from ringfence.engines.weights import find_weights
 from ringfence.errors import EngineError, InputError
-from ringfence.training.recipe import Adapter, Recipe
+from ringfence.segments.saved import SignalCard, has_signal, read_card
+from ringfence.training.recipe import UNSHARDED, Adapter, Recipe
+from ringfence.vocabulary import Vocabulary
 
 EMBEDDED = "embedded"
 _WEIGHTS = ("*.safetensors", "*.gguf")
@@ -118,12 +122,38 @@ def weights_hash(folder: Path) -> str:
     return whole.hexdigest()
 
 
+def checked_adapter(
+    adapter: Path, folder: Path, vocabulary: Vocabulary, recipe: Recipe
+) -> SignalCard | None:
+    """Check that training can go on with an adapter; returns the card of its ring signal.
+
+    Args:
+        adapter: folder of an earlier training.
+        folder: of the model that is trained.
+        vocabulary: of that model.
+        recipe: says how.
+
+    Raises:
+        InputError: it cannot be read, is for another model, or does not go with the recipe.
+    """
+    if recipe.adapter is None:
+        raise InputError("--adapter goes on with an adapter, and --full trains all weights")
+    made = read_adapter(adapter)
+    if made.host is not None:
+        made.host.refuse(host_of(folder, vocabulary), f"--adapter {adapter.name}")
+    if not has_signal(adapter):
+        return None
+    if recipe.hardware.strategy == "fsdp":
+        raise InputError(f"--adapter {adapter.name} has a ring signal: {UNSHARDED}")
+    return read_card(adapter)
+
+
 def loaded(
     folder: Path,
     recipe: Recipe,
     *,
     adapter: Path | None,
-    ring_names: int | tuple[str, ...],
+    ring_names: Sequence[str],
     shared: bool = False,
 ) -> Any:
     """The model, ready to be trained: its adapter and ring signal added, as the recipe says.
@@ -132,7 +162,7 @@ def loaded(
         folder: of the model.
         recipe: gives adapter, segments, precision and attention.
         adapter: an adapter of an earlier training to go on with.
-        ring_names: for a ring signal: names of the rings, or how many.
+        ring_names: of the rings of a new ring signal, by level.
         shared: rows share what their examples have in common.
 
     Raises:
@@ -166,8 +196,6 @@ def loaded(
         raise EngineError(f"{folder} lacks {len(missing)} weights, such as {missing[0]}")
     model.config.use_cache = False
     if full:
-        if adapter is not None:
-            raise InputError("--adapter goes on with an adapter, and --full trains all weights")
         return model
     model = _adapted(model, recipe, adapter)
     _signalled(model, recipe, adapter, ring_names)
@@ -177,16 +205,39 @@ def loaded(
 def _adapted(model: Any, recipe: Recipe, adapter: Path | None) -> Any:
     peft = library("peft")
     if adapter is not None:
-        if not (adapter / "adapter_config.json").is_file():
-            raise InputError(f"--adapter {adapter}: holds no adapter_config.json")
-        with quiet():
-            return peft.PeftModel.from_pretrained(model, adapter, is_trainable=True)
+        return _gone_on_with(peft, model, adapter)
     assert recipe.adapter is not None
     try:
         with quiet():
             return peft.get_peft_model(model, _lora(peft, recipe.adapter))
     except ValueError as error:
         raise InputError(f"recipe: adapter.targets: {error}") from None
+
+
+def _gone_on_with(peft: Any, model: Any, adapter: Path) -> Any:
+    """The adapter of an earlier training in this model.
+
+    PEFT only warns where tensors find no module, and would train these from nothing.
+    """
+    try:
+        with quiet():
+            made = peft.PeftModel.from_pretrained(model, adapter, is_trainable=True)
+    except Exception as error:  # whatever PEFT and torch find wrong
+        raise InputError(
+            f"--adapter {adapter.name} cannot be gone on with: {error}. Use the model that it was "
+            "trained on."
+        ) from error
+    there = {
+        name.removeprefix("base_model.model.")
+        for name, module in made.named_modules()
+        if hasattr(module, "lora_A")
+    }
+    if different := sorted(there ^ set(read_adapter(adapter).updates)):
+        raise InputError(
+            f"--adapter {adapter.name} is for another model: it and this model do not both have "
+            f"{different[0]}. Use the model that it was trained on."
+        )
+    return made
 
 
 def _lora(peft: Any, adapter: Adapter) -> Any:
@@ -201,11 +252,8 @@ def _lora(peft: Any, adapter: Adapter) -> Any:
     )
 
 
-def _signalled(
-    model: Any, recipe: Recipe, adapter: Path | None, ring_names: int | tuple[str, ...]
-) -> None:
+def _signalled(model: Any, recipe: Recipe, adapter: Path | None, ring_names: Sequence[str]) -> None:
     from ringfence.segments import signal
-    from ringfence.segments.saved import has_signal
 
     if adapter is not None and has_signal(adapter):
         signal.load(adapter, model)

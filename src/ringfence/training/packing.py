@@ -58,7 +58,8 @@ def _shuffled(made: list[tuple[int, ...]], seed: str) -> list[tuple[int, ...]]:
 def _shared(order: Sequence[int], tree: Tree, length: int) -> list[tuple[int, ...]]:
     """Chunks of a case whose examples share what they can, best fitted into rows.
 
-    An example that comes again comes in another row: in one, it would share all it has with itself.
+    What two examples of a row learn in common is learnt once. So an example that comes again comes
+    in another row: in one, it would share all it has with itself.
     """
     times: Counter[int] = Counter()
     passes: list[list[int]] = []

@@ -16,14 +16,16 @@ from typing import Any
 
 from ringfence.engine import EngineCard
 from ringfence.rings import Policy
+from ringfence.segments.saved import SignalCard
 from ringfence.training import store
 from ringfence.training.encoding import Dropped, Encoder, Learnt, policy_of
 from ringfence.training.mixing import Mixture, counts, mixture, parts_of
 from ringfence.training.overlap import Overlap
 from ringfence.training.packing import rows
 from ringfence.training.recipe import Kind, Packing, Part, Recipe
-from ringfence.training.sharing import size
-from ringfence.training.sources import Source
+from ringfence.training.sharing import learnt_once, size
+from ringfence.training.signal_rings import SignalRings
+from ringfence.training.sources import Example, Source
 from ringfence.training.store import Store
 
 Json = dict[str, Any]
@@ -63,6 +65,7 @@ def encoded(
     key: str,
     overlap: Overlap | None,
     told: Told,
+    signal: SignalCard | None = None,
 ) -> Store:
     """Render all data, or take what an earlier run rendered.
 
@@ -75,6 +78,7 @@ def encoded(
         key: of everything that decides what the tokens are.
         overlap: sees all texts; what it finds is kept with the tokens.
         told: is told how many examples were read.
+        signal: of an adapter to go on with; a new one's rings come from the data.
 
     Raises:
         InputError: a line that cannot be used; too much overlap is for the caller to refuse.
@@ -83,7 +87,8 @@ def encoded(
         return kept
     dropped = Dropped()
     length = recipe.sequence.length
-    encoder = Encoder(card=card, policies=policies(sources), length=length)
+    rings = SignalRings(signal) if signal or recipe.segments != "none" else None
+    encoder = Encoder(card=card, policies=policies(sources), length=length, signal=rings)
     parts = recipe.mixture or (_WHOLE,)
     read = [0]
 
@@ -94,39 +99,56 @@ def encoded(
                 told(read[0])
                 if overlap is not None:
                     overlap.see(example.texts())
-                places = parts_of(
-                    parts, data=example.data, recipe=example.recipe, sibling=example.sibling
-                )
-                for place in places:
-                    made: tuple[Learnt, ...] | None
-                    if kind == "dpo":
-                        made = encoder.preference(example, dropped)
-                    else:
-                        learnt = encoder.supervised(example, parts[place].replies, dropped)
-                        made = None if learnt is None else (learnt,)
-                    if made is None:
-                        break
-                    tokens = max(len(sequence.ids) for sequence in made)
-                    if tokens <= (parts[place].longest or tokens):
-                        yield place, example.case, made
-                        break
-                else:
-                    dropped.add("in no part of the mixture", example, example.recipe)
+                if (made := _placed(encoder, kind, example, parts, dropped)) is not None:
+                    place, sequences = made
+                    yield place, example.case, sequences
 
     store.write(folder, key, examples(), 2 if kind == "dpo" else 1)
-    found = overlap.described() if overlap else None
-    store.finish(folder, {"read": read[0], "dropped": dropped.described(), "overlap": found})
+    summary = {
+        "read": read[0],
+        "dropped": dropped.described(),
+        "overlap": overlap.described() if overlap else None,
+        "rings": rings.names if rings else [],
+    }
+    store.finish(folder, summary)
     made = store.read(folder, key)
     assert made is not None
     return made
 
 
+def _placed(
+    encoder: Encoder, kind: Kind, example: Example, parts: Sequence[Part], dropped: Dropped
+) -> tuple[int, tuple[Learnt, ...]] | None:
+    """The part that takes an example, and its sequences; None where it is dropped."""
+    places = parts_of(parts, data=example.data, recipe=example.recipe, sibling=example.sibling)
+    for place in places:
+        made: tuple[Learnt, ...] | None
+        if kind == "dpo":
+            made = encoder.preference(example, dropped)
+        else:
+            learnt = encoder.supervised(example, parts[place].replies, dropped)
+            made = None if learnt is None else (learnt,)
+        if made is None:
+            return None
+        tokens = max(len(sequence.ids) for sequence in made)
+        if tokens <= (parts[place].longest or tokens):
+            return place, made
+    dropped.add("in no part of the mixture", example, example.recipe)
+    return None
+
+
 def key_of(
-    sources: Sequence[Source], recipe: Recipe, kind: Kind, card: EngineCard, check: str
+    sources: Sequence[Source],
+    recipe: Recipe,
+    kind: Kind,
+    card: EngineCard,
+    check: str,
+    signal: SignalCard | None = None,
 ) -> str:
     """A hash of everything that decides what the tokens are."""
+    rings = list(signal.names) if signal else recipe.segments != "none"
     parts = {
-        "format": 3,
+        "format": 4,
         "kind": kind,
         "sources": [(source.name, source.sha256) for source in sources],
         "mixture": [
@@ -138,6 +160,7 @@ def key_of(
         "specials": [card.bos, card.eos],
         "tokenizer": fingerprint(card),
         "check": check,
+        "rings": rings,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -180,12 +203,9 @@ def planned(made: Store, recipe: Recipe, kind: Kind, world: int) -> Plan:
     mixed: Mixture = mixture(recipe, members, made.groups.tolist() if shared else None)
     lengths = made.lengths()
     batch = schedule.rows * schedule.accumulate * world
-    found: list[tuple[int, ...]] = []
-    for epoch in range(math.ceil(schedule.epochs)):
-        order = mixed.epoch(epoch)
-        share = min(1.0, schedule.epochs - epoch)
-        order = order[: max(1, round(len(order) * share))]
-        found += rows(
+
+    def pass_over(order: Sequence[int], epoch: int) -> list[tuple[int, ...]]:
+        return rows(
             order,
             lengths,
             length=recipe.sequence.length,
@@ -194,13 +214,20 @@ def planned(made: Store, recipe: Recipe, kind: Kind, world: int) -> Plan:
             seed=f"{recipe.seed}:rows:{epoch}",
             tree=(made.group, made.told_apart) if shared else None,
         )
+
+    whole = pass_over(mixed.epoch(0), 0)
+    found: list[tuple[int, ...]] = []
+    for epoch in range(math.ceil(schedule.epochs)):
+        order = mixed.epoch(epoch)
+        share = min(1.0, schedule.epochs - epoch)
+        order = order[: max(1, round(len(order) * share))]
+        found += whole if epoch == 0 and share == 1 else pass_over(order, epoch)
         if schedule.steps and len(found) >= schedule.steps * batch:
             break
     steps = math.ceil(len(found) / batch)
     if schedule.steps and schedule.steps < steps:
         steps = schedule.steps
         found = found[: steps * batch]
-    learnt = made.learnt()
     return Plan(
         rows=tuple(found),
         tokens=tuple(
@@ -212,5 +239,17 @@ def planned(made: Store, recipe: Recipe, kind: Kind, world: int) -> Plan:
         store=made,
         batch=batch,
         steps=steps,
-        mixed=counts(recipe, mixed, lengths, learnt),
+        mixed=counts(recipe, mixed, lengths, _learnt(made, whole, shared=shared)),
     )
+
+
+def _learnt(
+    made: Store, epoch: Sequence[tuple[int, ...]], *, shared: bool
+) -> list[tuple[int, int]]:
+    """Every example of an epoch's rows, with its tokens that have a loss there."""
+    if not shared:
+        alone = made.learnt()
+        return [(number, alone[number]) for row in epoch for number in row]
+    return [
+        found for row in epoch for found in zip(row, learnt_once(*made.sequences(row)), strict=True)
+    ]

@@ -13,6 +13,7 @@ from ringfence.yaml_files import read
 Kind = Literal["sft", "dpo"]
 Packing = Literal["packed", "grouped", "shared", "none"]
 KINDS: tuple[Kind, ...] = ("sft", "dpo")
+UNSHARDED = "a ring signal cannot be sharded; use hardware.strategy: ddp"
 
 
 class _Section(BaseModel):
@@ -46,7 +47,8 @@ class Part(_Section):
     siblings: tuple[str, ...] = ()
     """Siblings of cases it takes; empty takes all."""
     replies: Literal["all", "last"] = "all"
-    """Which of the assistant's messages are learnt. Only the last one is checked by synthesis."""
+    """Which of the assistant's messages are learnt. Of a synthesised case it is always the last,
+    the only one that is checked."""
     longest: int | None = Field(default=None, ge=16)
     """Most tokens of an example it takes; longer ones go to the next part that takes them."""
 
@@ -58,8 +60,9 @@ class Sequence(_Section):
     """Longest example in tokens; longer ones are dropped and counted."""
     packing: Packing = "grouped"
     """`packed` fills rows with several examples that do not see each other; `grouped` puts examples
-    of like length side by side; `shared` takes all examples of a case together and computes what
-    they have in common once; `none` takes them as they come. Preferences are `grouped` at most."""
+    of like length side by side; `shared` takes all examples of a case together, and computes and
+    learns what they have in common once; `none` takes them as they come. Preferences are `grouped`
+    at most."""
 
 
 class Schedule(_Section):
@@ -167,10 +170,7 @@ class Recipe(_Section):
     def _signals(self) -> Recipe:
         # FSDP would shard the signal's table, which is read whole at every block.
         if self.segments != "none" and self.hardware.strategy == "fsdp":
-            raise ValueError(
-                "segments: a ring signal cannot be sharded; use hardware.strategy: ddp, or "
-                "segments: none"
-            )
+            raise ValueError(f"segments: {UNSHARDED}, or segments: none")
         return self
 
     def schedule(self, kind: Kind) -> Schedule:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -14,11 +15,12 @@ from typing import Any
 import torch
 import transformers
 
+from ringfence.adapters.folder import CONFIG
 from ringfence.adapters.host import host_of, write_host
-from ringfence.segments.saved import CARD as SIGNAL_CARD
+from ringfence.errors import InputError
 from ringfence.training import job as jobs
 from ringfence.training import manifest as manifests
-from ringfence.training import trainers
+from ringfence.training import run_folder, trainers
 from ringfence.training.checkpoints import checkpoints, step_of, synced
 from ringfence.training.collation import Rows, Supervised
 from ringfence.training.isolation import measured
@@ -56,6 +58,7 @@ def train(job: Job, say: Say, *, resume: bool = False, force: bool = False) -> O
         DivergedError: the loss is no longer a number.
         KeyboardInterrupt: asked twice to stop.
     """
+    _refuse_several_devices(job)
     threads = job.recipe.hardware.threads
     if threads:
         torch.set_num_threads(threads)
@@ -68,15 +71,46 @@ def train(job: Job, say: Say, *, resume: bool = False, force: bool = False) -> O
         with contextlib.ExitStack() as stack:
             if first:
                 stack.enter_context(
-                    contextlib.closing(jobs.claimed(job, resume=resume, force=force))
+                    contextlib.closing(run_folder.claimed(job.out, resume=resume, force=force))
                 )
-            ready = jobs.prepared(
-                job, tell, world=state.num_processes, first=first, wait=state.wait_for_everyone
-            )
+            found = jobs.checked(job, first=first)
             if first:
-                jobs.opened(job, ready.described)
+                run_folder.opened(job.out, found.described, resume=resume, force=force)
+            state.wait_for_everyone()
+            if resume and (manifest := run_folder.finished(job.out)) is not None:
+                return _finished_before(job, manifest, state, tell)
+            ready = jobs.prepared(
+                found, tell, world=state.num_processes, first=first, wait=state.wait_for_everyone
+            )
+            if first and force:
+                run_folder.replaced(job.out, found.described)
             state.wait_for_everyone()
             return _trained(ready, state, tell)
+
+
+def _refuse_several_devices(job: Job) -> None:
+    """Several GPUs need a process each; TRL says so only when the model is loaded.
+
+    Raises:
+        InputError: there are several, and this process was not launched as one of a group.
+    """
+    count = 0 if job.cpu else torch.cuda.device_count()
+    if count > 1 and "LOCAL_RANK" not in os.environ:
+        raise InputError(
+            f"{count} GPUs are visible to one process. Start one on each (torchrun "
+            f"--nproc-per-node {count} --no-python ringfence train …), or let it see one "
+            "(CUDA_VISIBLE_DEVICES=0)."
+        )
+
+
+def _finished_before(job: Job, manifest: Json, state: Any, say: Say) -> Outcome:
+    """What a run came to that is resumed after its end; a kill may have left what is tidied."""
+    say(f"{job.out}: is finished")
+    first = bool(state.is_main_process)
+    if first:
+        run_folder.tidied(job.out)
+    steps = manifest["result"]["steps"]
+    return Outcome(manifest=manifest if first else None, step=steps, steps=steps, stopped_by=0)
 
 
 def _trained(ready: Ready, state: Any, say: Say) -> Outcome:
@@ -85,16 +119,10 @@ def _trained(ready: Ready, state: Any, say: Say) -> Outcome:
     begin = found[-1] if found else None
     done = step_of(begin) if begin else 0
     first = bool(state.is_main_process)
-    with torch.random.fork_rng(devices=[]):
-        # New weights of adapters are drawn from torch's own generator.
-        torch.manual_seed(job.recipe.seed)
-        model = loaded(
-            ready.folder,
-            job.recipe,
-            adapter=job.adapter,
-            ring_names=_rings(ready),
-            shared=packing_of(job.recipe, job.kind) == "shared",
-        )
+    model = _model(ready)
+    trained = _described(model)
+    if job.adapter is not None:
+        _tell_adapter(job, trained, say)
     rows = Rows(plan.store, plan.rows)
     isolation = _isolation(ready, model, rows, state.num_processes)
     stop = Stop()
@@ -103,7 +131,7 @@ def _trained(ready: Ready, state: Any, say: Say) -> Outcome:
         metrics=Metrics(job.out, after=done) if first else None,
         stop=stop,
         say=say,
-        way_out="--resume goes on from the last checkpoint, --force starts anew.",
+        way_out="Then give a changed recipe another --out, or --force to start anew here.",
     )
     with quiet():
         settings = trainers.arguments(
@@ -130,14 +158,28 @@ def _trained(ready: Ready, state: Any, say: Say) -> Outcome:
     if first:
         manifest = jobs.finished(
             ready,
-            _result(ready, watch, done),
+            _result(ready, watch, done) | trained,
             manifests.environment(_devices(), state.num_processes)
             | {"distributed": str(trainer.accelerator.distributed_type.value)},
             isolation,
         )
-        _tidied(job.out)
+        run_folder.tidied(job.out)
     state.wait_for_everyone()
     return Outcome(manifest=manifest, step=plan.steps, steps=plan.steps, stopped_by=0)
+
+
+def _model(ready: Ready) -> Any:
+    job = ready.job
+    with torch.random.fork_rng(devices=[]):
+        # New weights of adapters are drawn from torch's own generator.
+        torch.manual_seed(job.recipe.seed)
+        return loaded(
+            ready.folder,
+            job.recipe,
+            adapter=job.adapter,
+            ring_names=ready.plan.store.summary["rings"],
+            shared=packing_of(job.recipe, job.kind) == "shared",
+        )
 
 
 def _isolation(ready: Ready, model: Any, rows: Rows, world: int) -> Json:
@@ -159,15 +201,35 @@ def _isolation(ready: Ready, model: Any, rows: Rows, world: int) -> Json:
     return measured(model, rows, Supervised(pad=0, shared=packing == "shared", rings=rings))
 
 
-def _rings(ready: Ready) -> int | tuple[str, ...]:
-    """Names of the rings for a signal, or how many, where policies of several kinds are mixed."""
-    from ringfence.training.plan import policies
+def _described(model: Any) -> Json:
+    """The adapter and the ring signal that are trained, for the manifest.
 
-    highest = int(ready.plan.store.rings.max(initial=0)) + 1
-    named = {tuple(ring.name for ring in each.rings) for each in policies(ready.sources).values()}
-    if len(named) == 1 and len(only := named.pop()) >= highest:
-        return only
-    return max(highest, 5)
+    They may be those of an earlier training, whatever the recipe asks of new ones.
+    """
+    ring_signal, adapter = signal_of(model), None
+    if hasattr(model, "peft_config"):
+        config = model.peft_config["default"]
+        targets = config.target_modules
+        adapter = {
+            "rank": config.r,
+            "alpha": config.lora_alpha,
+            "targets": targets if isinstance(targets, str) else sorted(targets),
+        }
+    return {
+        "adapter": adapter,
+        "ring_signal": None if ring_signal is None else ring_signal.card.model_dump(mode="json"),
+    }
+
+
+def _tell_adapter(job: Job, trained: Json, say: Say) -> None:
+    """Say what of the recipe does not count, since an adapter is gone on with."""
+    adapter, asked = trained["adapter"], job.recipe.adapter
+    assert job.adapter is not None and asked is not None
+    if (adapter["rank"], adapter["alpha"]) != (asked.rank, asked.alpha):
+        say(
+            f"goes on with {job.adapter.name}: rank {adapter['rank']}, alpha "
+            f"{adapter['alpha']:g}; those of the recipe are for new adapters"
+        )
 
 
 def _tokenizer(folder: Path) -> Any:
@@ -192,14 +254,15 @@ def _saved(ready: Ready, trainer: Any, first: bool) -> None:
     if getattr(trainer, "is_fsdp_enabled", False):
         trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
     model = trainer.accelerator.unwrap_model(trainer.model)
-    if adapter := ready.job.recipe.adapter is not None:
-        # The folder's own place says nothing to anybody else.
-        model.peft_config["default"].base_model_name_or_path = ready.folder.name
+    adapter = ready.job.recipe.adapter is not None
     with quiet():
         if adapter and not trainer.is_fsdp_enabled:
             if first:
-                # DPO adds a frozen copy for its reference, which is nobody's result.
-                model.save_pretrained(partial, selected_adapters=["default"])
+                # DPO adds a frozen copy for its reference, which is nobody's result. To find out
+                # whether the embeddings were resized PEFT may ask the hub; nothing resizes them.
+                model.save_pretrained(
+                    partial, selected_adapters=["default"], save_embedding_layers=False
+                )
                 if (ring_signal := signal_of(model)) is not None:
                     ring_signal.save(partial)
         else:
@@ -210,19 +273,19 @@ def _saved(ready: Ready, trainer: Any, first: bool) -> None:
     with quiet():
         _tokenizer(ready.folder).save_pretrained(partial)
     if adapter:
-        write_host(partial, host_of(ready.folder, ready.description.tokenizer))
+        _rename_base(partial, ready.folder.name)
+        write_host(partial, host_of(ready.folder, ready.checked.description.tokenizer))
     for name in ("training_args.bin", "README.md"):
         (partial / name).unlink(missing_ok=True)
     synced(partial)
-    for path in sorted(partial.iterdir()):
-        os.replace(path, out / path.name)
-    shutil.rmtree(partial)
+    run_folder.filled(out, partial)
 
 
-def _tidied(out: Path) -> None:
-    """Checkpoints and tokens have done their work."""
-    shutil.rmtree(out / "checkpoints", ignore_errors=True)
-    shutil.rmtree(out / jobs.TOKENS, ignore_errors=True)
+def _rename_base(partial: Path, name: str) -> None:
+    """In the adapter's settings: the place of the model's folder says nothing to anybody else."""
+    file = partial / CONFIG
+    config = json.loads(file.read_text("utf-8")) | {"base_model_name_or_path": name}
+    file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
 
 
 def _result(ready: Ready, watch: Watch, resumed_after: int) -> Json:
@@ -236,7 +299,6 @@ def _result(ready: Ready, watch: Watch, resumed_after: int) -> Json:
         "tokens": sum(line.get("batch_tokens", 0) for line in lines),
         "seconds_of_last_process": round(watch.seconds, 3),
         "tokens_per_second": round(watch.tokens / max(watch.seconds, 1e-9), 3),
-        "ring_signal": (ready.job.out / SIGNAL_CARD).is_file(),
     }
 
 

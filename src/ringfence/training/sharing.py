@@ -1,8 +1,9 @@
 """Sequences that begin alike, laid out as a tree, so that what they share is computed once.
 
 Siblings of a case have a system message in common, and a reply and its verdict the whole
-conversation. A causal model makes the same of a prefix whatever follows it, so training on the tree
-gives the losses and gradients of training on each sequence, for the price of the distinct tokens.
+conversation. A causal model makes the same of a prefix whatever follows it, so every token of the
+tree has the loss and the gradient that it has in its sequence alone, for the price of the distinct
+tokens. A token that several sequences of a row learn is one token of the tree: it is learnt once.
 
 Knows nothing of torch.
 """
@@ -89,6 +90,25 @@ def laid(sequences: Sequence[NDArray[np.int64]], least: int = LEAST) -> list[Seg
 def size(sequences: Sequence[NDArray[np.int64]], least: int = LEAST) -> int:
     """Places that they take when laid out."""
     return laid(sequences, least)[-1].stop if sequences else 0
+
+
+def learnt_once(sequences: Sequence[NDArray[np.int64]], masks: Sequence[NDArray[Any]]) -> list[int]:
+    """Tokens with a loss when they are laid out; of several that learn one, the first has it.
+
+    Args:
+        sequences: what tells tokens apart, one number a token.
+        masks: of the sequences; not 0 where there is a loss.
+    """
+    found = [0] * len(sequences)
+    for each in laid(sequences):
+        # The first place has no loss: it begins the row, or is a copy of the token above.
+        where = slice(each.depth + 1, each.depth + each.stop - each.start)
+        taken = np.zeros(where.stop - where.start, dtype=bool)
+        for number in each.of:
+            mine = (masks[number][where] != 0) & ~taken
+            found[number] += int(mine.sum())
+            taken |= mine
+    return found
 
 
 def _alike(

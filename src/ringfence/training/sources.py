@@ -136,7 +136,7 @@ class Source:
                 f"{where}: is for evaluation ({identity}); training never reads such lines. "
                 "Synthesise with --split train, or take the line out."
             )
-        rings = data.get("rings")
+        rings, tools = _listed(where, data, "rings", str), _listed(where, data, "tools", dict)
         head = data["messages"] if self.kind == "sft" else data["prompt"]
         return Example(
             data=self.name,
@@ -145,10 +145,10 @@ class Source:
             recipe=recipe,
             sibling=str(data.get("sibling", "")),
             messages=tuple(_messages(where, head)),
-            rings=tuple(map(str, rings)) if isinstance(rings, list) else None,
+            rings=rings,
             reply_ring=str(data["reply_ring"]) if data.get("reply_ring") else None,
             policy=str(data.get("policy") or "harmony"),
-            tools=tuple(data.get("tools") or ()),
+            tools=tools or (),
             chosen=tuple(_messages(where, data.get("chosen", ()))),
             rejected=tuple(_messages(where, data.get("rejected", ()))),
             verdict=judges,
@@ -284,6 +284,21 @@ def _principle(name: str) -> Principle:
 def _is_for_evaluation(identity: str, recipe: str) -> bool:
     """Ids of cases say their split."""
     return bool(recipe) and re.match(rf"{re.escape(recipe)}-eval-", identity) is not None
+
+
+def _listed(where: str, data: Json, name: str, kind: type) -> tuple[Any, ...] | None:
+    """A list of a line; None where it has none.
+
+    Raises:
+        InputError: it is no list, or holds something else.
+    """
+    found = data.get(name)
+    if found is None:
+        return None
+    if not isinstance(found, list) or not all(isinstance(item, kind) for item in found):
+        what = "names, one a message" if kind is str else "definitions"
+        raise InputError(f"{where}: {name}: must be a list of {what}, or left out")
+    return tuple(found)
 
 
 def _messages(where: str, items: object) -> Iterator[Json]:

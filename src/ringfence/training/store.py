@@ -73,8 +73,16 @@ class Store:
         where = self.sequence(number)
         return told_apart(self.ids[where], self.rings[where])
 
+    def sequences(
+        self, numbers: Iterable[int]
+    ) -> tuple[list[NDArray[np.int64]], list[NDArray[np.uint8]]]:
+        """What tells the tokens of sequences apart, and their masks."""
+        where = [self.sequence(number) for number in numbers]
+        tokens = [told_apart(self.ids[place], self.rings[place]) for place in where]
+        return tokens, [self.mask[place] for place in where]
+
     def learnt(self) -> list[int]:
-        """Tokens with a loss of every example."""
+        """Tokens with a loss of every example, alone in its row."""
         if not len(self):
             return []
         total = np.concatenate([[0], np.cumsum(self.mask != 0, dtype=np.int64)])

@@ -24,6 +24,8 @@ from ringfence.training.recipe import Kind, Preferences, Recipe
 _trl: Any = library("trl")
 _SFT: Any = _trl.SFTTrainer
 _DPO: Any = _trl.DPOTrainer
+# What transformers calls `constant` takes no notice of a warm-up.
+_DECAYS = {"constant": "constant_with_warmup"}
 
 
 class _Ours:
@@ -168,7 +170,7 @@ def arguments(recipe: Recipe, kind: Kind, folder: Path, steps: int, *, cpu: bool
         "per_device_train_batch_size": schedule.rows,
         "gradient_accumulation_steps": schedule.accumulate,
         "learning_rate": schedule.learning_rate,
-        "lr_scheduler_type": schedule.decay,
+        "lr_scheduler_type": _DECAYS.get(schedule.decay, schedule.decay),
         "warmup_steps": round(schedule.warmup * steps),
         "weight_decay": schedule.weight_decay,
         "max_grad_norm": schedule.clip,
