@@ -48,7 +48,8 @@ class FakeSelfJudge(FakeJudge):
 
 @pytest.fixture
 def with_engine(monkeypatch: pytest.MonkeyPatch) -> Callable[[Engine | None], None]:
-    """Put an engine behind every name."""
+    """Put an engine behind every name; no adapter ships for it."""
+    monkeypatch.setattr(workplace, "packaged_adapter", lambda: None)
 
     def put(engine: Engine | None) -> None:
         async def open_engine(spec: str, **options: Any) -> Engine:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from ringfence.budget import Exhausted, Meter
 from ringfence.concurrency import together
@@ -126,7 +126,7 @@ class TreeSearch:
         if best is None:
             return []
         self.spent = ""
-        return self._commit(best)
+        return list(self._commit(best))
 
     @property
     def best_value(self) -> float:
@@ -134,10 +134,11 @@ class TreeSearch:
         best = self._best_judged()
         return -math.inf if best is None else self._value(best)
 
-    def _commit(self, chosen: Node) -> list[Committed]:
+    def _commit(self, chosen: Node) -> Iterator[Committed]:
         """The whole way to a node: its first steps alone may have been judged badly."""
         value = self._value(chosen)
-        return [self._reroot(step, value) for step in chosen.path()]
+        for step in chosen.path():
+            yield self._reroot(step, value)
 
     def _value(self, node: Node) -> float:
         return node.verdict_value if self.settings.commit == "verdict" else node.value
