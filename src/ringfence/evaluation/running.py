@@ -143,19 +143,7 @@ def run(out: Path, plan: Plan, changed: Callable[[Count], None]) -> Count:
     """
     from inspect_ai import eval_set
 
-    from ringfence.evaluation.entry import TASKS
-    from ringfence.evaluation.tasks import likelihoods
-
-    arguments = {"data": str(plan.data) if plan.data else None, "limit": plan.limit}
-    given = {name: value for name, value in arguments.items() if value is not None}
-    tasks = [TASKS[name](**given, seed=seed) for name in plan.suites for seed in range(plan.seeds)]
-    others = [model for model in plan.models if not is_ours(model)]
-    for task in tasks if others else ():
-        if likelihoods(task):
-            raise InputError(
-                f"--suite {task.name.removeprefix('ringfence/')}: compares the likelihoods of "
-                f"given choices, which {others[0]} does not give: leave one of them out"
-            )
+    tasks = _tasks(plan)
     _same_items(out, tasks)
     count = Count(sum(len(task.dataset) for task in tasks) * len(plan.models), changed)
     for file, header in newest(out):
@@ -198,6 +186,28 @@ def run(out: Path, plan: Plan, changed: Callable[[Count], None]) -> Count:
             raise KeyboardInterrupt
         raise RingfenceError(f"{count.total - written} samples were not run: {why[0]}")
     return count
+
+
+def _tasks(plan: Plan) -> list[Any]:
+    """Inspect's tasks, a suite and seed each.
+
+    Raises:
+        InputError: data that is missing, or a suite that a model cannot answer.
+    """
+    from ringfence.evaluation.entry import TASKS
+    from ringfence.evaluation.tasks import likelihoods
+
+    arguments = {"data": str(plan.data) if plan.data else None, "limit": plan.limit}
+    given = {name: value for name, value in arguments.items() if value is not None}
+    tasks = [TASKS[name](**given, seed=seed) for name in plan.suites for seed in range(plan.seeds)]
+    others = [model for model in plan.models if not is_ours(model)]
+    for task in tasks if others else ():
+        if likelihoods(task):
+            raise InputError(
+                f"--suite {task.name.removeprefix('ringfence/')}: compares the likelihoods of "
+                f"given choices, which {others[0]} does not give: leave one of them out"
+            )
+    return tasks
 
 
 def _finish(out: Path, plan: Plan) -> int:
