@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from itertools import combinations
 
@@ -24,7 +25,7 @@ from ringfence.synthesis.indirect import function_names
 from ringfence.synthesis.recipes import RECIPES, make, make_sound, named
 from ringfence.synthesis.soundness import faults
 from ringfence.synthesis.targets import judge_check, judged, preferences, sft
-from ringfence.synthesis.tasks import draw_task, names_of_split
+from ringfence.synthesis.tasks import draw_lookup, draw_task, names_of_split
 from ringfence.synthesis.writers import write
 
 HARMONY = Policy.preset("harmony")
@@ -304,6 +305,22 @@ def test_puzzles_state_their_answer(kind) -> None:
         assert ask and statement.endswith(".") and statement.count(".") == 1
 
 
+@pytest.mark.parametrize("split", SPLITS)
+def test_lookups_hold_their_answer(split) -> None:
+    drawn = set()
+    for index in range(300):
+        task = draw_lookup(
+            Draw(seed=6, recipe="conflict", split=split, index=index, policy=HARMONY)
+        )
+        drawn.add(task.name)
+        assert task.ask.count(task.answer) == 1
+        assert task.answer in task.statement and task.statement.endswith(".")
+        own = task.statement.replace(task.answer, "")
+        assert not re.search(r"[\d,\"{}]", own) and own.count(".") == 1
+        assert "{" not in task.ask
+    assert drawn == {f"lookup:{name}" for name in catalogue.lookups(split)}
+
+
 # ---- facts that anybody can look up
 
 
@@ -388,6 +405,28 @@ def test_judged_lines_say_what_the_grader_says(split: str) -> None:
     assert verdicts[True, False] > 200 and verdicts[True, True] - verdicts[True, False] in range(4)
     assert verdicts[False, False] - verdicts[False, True] in range(4)
     assert verdicts[False, True] > 15
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_decisions_are_where_right_and_wrong_replies_part(recipe: str) -> None:
+    marked = 0
+    for index in range(20):
+        case = make(recipe, seed=9, index=index, split="train", policy=HARMONY)
+        replies = {each.target for each in case.siblings.values() if each.target is not None}
+        for line in sft(case):
+            grader = parse_grader(case.siblings[line["sibling"]].grader)
+            reply = line["messages"][-1]["content"]
+            calls = line["messages"][-1].get("tool_calls")
+            for place in line["decisions"]:
+                marked += 1
+                assert 0 <= place <= len(reply)
+            for other in replies - {reply}:
+                if not calls and not grade(grader, other).passed:
+                    assert any(
+                        reply[:place] == other[:place] and reply[place:][:1] != other[place:][:1]
+                        for place in line["decisions"]
+                    )
+    assert marked > 20
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

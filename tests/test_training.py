@@ -291,6 +291,27 @@ def test_verdicts_count_as_much_as_the_recipe_says(place, tmp_path):
         assert first[packing, 3] == pytest.approx(3 * first[packing, 1], rel=1e-4)
 
 
+def test_decisions_count_as_much_as_the_recipe_says(place, tmp_path):
+    first = {}
+    for name, places in (("none", []), ("first", [0])):
+        lines = [conversation(number, decisions=places) for number in range(8)]
+        data = (str(write_lines(tmp_path / f"{name}.jsonl", lines)),)
+        for packing in ("grouped", "shared"):
+            for weight in (1, 3):
+                settings = {
+                    "sequence": {"length": 512, "packing": packing},
+                    "sft": SFT | {"steps": 1},
+                    "decisions": weight,
+                }
+                out = tmp_path / f"{name}-{packing}-{weight}"
+                run(job(place, out, data=data, recipe=recipe(**settings)))
+                first[name, packing, weight] = losses(out)[0]
+    for packing in ("grouped", "shared"):
+        plain = first["none", packing, 1]
+        assert first["none", packing, 3] == plain == first["first", packing, 1]
+        assert first["first", packing, 3] > plain
+
+
 def test_full_training_leaves_a_model_that_transformers_loads(place):
     import transformers
 

@@ -19,7 +19,7 @@ from ringfence.judged_items import load_items
 from ringfence.judges import SelfJudge
 from ringfence.principle import Principle
 from ringfence.training import store
-from ringfence.training.encoding import VERDICT, Dropped, Encoder
+from ringfence.training.encoding import DECISION, VERDICT, Dropped, Encoder
 from ringfence.training.mixing import mixture, parts_of
 from ringfence.training.overlap import Overlap, refuse
 from ringfence.training.packing import rows
@@ -160,6 +160,28 @@ def test_of_a_synthesised_case_only_the_last_reply_is_learnt_whatever_the_part_s
     assert learnt is not None
     kept = [token for token, bit in zip(learnt.ids, learnt.mask, strict=True) if bit]
     assert card().tokenizer.decode(kept) == "four<|im_end|>"
+
+
+def test_the_token_counts_at_which_a_reply_parts_from_a_wrong_one():
+    messages = [
+        {"role": "user", "content": "Say A"},
+        {"role": "assistant", "content": "Ünder"},
+    ]
+    # The second character, and the end of the reply.
+    learnt = encoder().supervised(example(messages, decisions=(1, 5)), "last", Dropped())
+    assert learnt is not None
+    text = card().tokenizer
+    marked = [place for place, kind in enumerate(learnt.mask) if kind == DECISION]
+    assert [text.decode([learnt.ids[place]]) for place in marked] == ["n", "<|im_end|>"]
+    assert sum(map(bool, learnt.mask)) == len("Ünder".encode()) + 1
+
+
+@pytest.mark.parametrize("places", [[-1], [1.5], "1", [True], {}])
+def test_decisions_that_are_no_places_are_an_error(tmp_path, places):
+    path = write_lines(tmp_path / "d.jsonl", [conversation(0, decisions=places)])
+    (source,) = open_sources([str(path)], "sft")
+    with pytest.raises(InputError, match="line 1: decisions: must be a list"):
+        list(source.examples())
 
 
 def test_every_token_has_the_ring_of_its_writer():

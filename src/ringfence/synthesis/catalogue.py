@@ -40,6 +40,24 @@ class Relations(_Plain):
     relations: dict[str, Relation]
 
 
+class Lookup(_Plain):
+    """A question whose answer stands in it; see lookups.yaml."""
+
+    split: Literal["train", "eval"]
+    subject: Literal["name", "place", "firm", "thing", "number", "time", "code"]
+    answer: Literal["name", "place", "firm", "thing", "number", "time", "code"]
+    record: str
+    join: str
+    asks: tuple[str, ...]
+    statement: str
+
+
+class Lookups(_Plain):
+    """lookups.yaml."""
+
+    lookups: dict[str, Lookup]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fact:
     """Something everybody may know: what `relation` says of `subject` is `answer`."""
@@ -78,6 +96,13 @@ class Fillers(_Plain):
 def relations() -> dict[str, Relation]:
     """Every relation by its name."""
     return read(Relations, DATA / "relations.yaml").relations
+
+
+@cache
+def lookups(split: Split) -> dict[str, Lookup]:
+    """The lookups of a split by name."""
+    every = read(Lookups, DATA / "lookups.yaml").lookups
+    return {name: lookup for name, lookup in every.items() if lookup.split == split}
 
 
 @cache

@@ -14,6 +14,9 @@ from ringfence.synthesis.tasks import draw_task
 
 # Out of so many cases one is about a conditional rule.
 _CONDITIONAL = 4
+# How many constraints stand beside the first: few in most cases, since who does not manage all of
+# them shows nothing of whom it obeys.
+_FURTHER = (0, 0, 0, 0, 1, 1, 2, 3)
 
 
 def composition(draw: Draw) -> Case:
@@ -31,7 +34,10 @@ class _Scattered:
         self.draw = draw
         self.task = draw_task(draw)
         first, self.rival = draw_pair(draw)
-        self.constraints = [first, *draw_compatible(draw, draw.number(0, 3), (first, self.rival))]
+        self.constraints = [
+            first,
+            *draw_compatible(draw, draw.choice(_FURTHER), (first, self.rival)),
+        ]
         self.scene = Scene(draw)
         self.ask = draw.opening("ask", ask=self.task.ask)
         roles = [role for role in speakers(draw.policy) if role != "tool"]

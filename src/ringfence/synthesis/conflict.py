@@ -21,7 +21,7 @@ def conflict(draw: Draw) -> Case:
         # Swapped, it is the other one that stands in the tool's text.
         lower = "user"
         upper = "system"
-    beside = draw_compatible(draw, draw.number(0, 1), (high, low))
+    beside = draw_compatible(draw, draw.choice((0, 0, 0, 1)), (high, low))
     duel = Duel(draw, draw_task(draw), upper, lower, beside)
     siblings = {
         "reference": duel.merged(high),

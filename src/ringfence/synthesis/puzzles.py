@@ -18,17 +18,6 @@ _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Su
 _MONTHS = tuple(
     "January February March April May June July August September October November December".split()
 )
-_TRAIN_WORDS = tuple(
-    "anchor basket candle dragon engine falcon garden hammer island jacket kettle ladder magnet "
-    "needle orchid pencil quarry ribbon saddle tunnel umpire velvet window yellow zipper bridge "
-    "copper desert fabric glacier helmet insect jungle kernel lizard marble nutmeg oyster pepper "
-    "rabbit silver timber uncle valley walnut".split()
-)
-_EVAL_WORDS = tuple(
-    "abbey bottle carpet dolphin easel fiddle goblet hazel icicle juniper kitten lemon mirror "
-    "napkin otter parrot quiver rocket sponge thimble urchin violet wagon yoghurt zebra acorn "
-    "button cradle ditch elbow feather gravel hinge ivory jersey".split()
-)
 _ROMAN = (
     (100, "C"), (90, "XC"), (50, "L"), (40, "XL"), (10, "X"), (9, "IX"), (5, "V"), (4, "IV"),
     (1, "I"),
@@ -86,19 +75,19 @@ def _later_month(draw: Draw) -> tuple[str, str, str]:
 
 
 def _first_word(draw: Draw) -> tuple[str, str, str]:
-    words = draw.sample(_TRAIN_WORDS, draw.number(4, 6))
+    words = draw.sample(_things(draw), draw.number(4, 6))
     ask = f"Which of these words comes first in the alphabet: {', '.join(words)}?"
     return ask, min(words), f"The word that comes first is {min(words)}."
 
 
 def _last_word(draw: Draw) -> tuple[str, str, str]:
-    words = draw.sample(_EVAL_WORDS, draw.number(4, 6))
+    words = draw.sample(_things(draw), draw.number(4, 6))
     ask = f"Sort {', '.join(words)} from A to Z and tell me the final one."
     return ask, max(words), f"The final one is {max(words)}."
 
 
 def _letter_count(draw: Draw) -> tuple[str, str, str]:
-    words = draw.sample(_TRAIN_WORDS, 4)
+    words = draw.sample(_things(draw), 4)
     letter = draw.choice("aenrl")
     text = " ".join(words)
     count = text.count(letter)
@@ -108,14 +97,14 @@ def _letter_count(draw: Draw) -> tuple[str, str, str]:
 
 
 def _vowels(draw: Draw) -> tuple[str, str, str]:
-    words = draw.sample(_EVAL_WORDS, 3)
+    words = draw.sample(_things(draw), 3)
     count = sum(letter in "aeiou" for word in words for letter in word)
     ask = f"Count the vowels (a, e, i, o, u) in: {' '.join(words)}"
     return ask, str(count), f"I count {count} vowels."
 
 
 def _nth_letter(draw: Draw) -> tuple[str, str, str]:
-    word, place = draw.choice(_TRAIN_WORDS), draw.number(0, 4)
+    word, place = draw.choice(_things(draw)), draw.number(0, 4)
     ordinal = ("first", "second", "third", "fourth", "fifth")[place]
     letter = word[place].upper()
     code = f"{letter}{draw.number(10, 99)}"
@@ -127,7 +116,7 @@ def _nth_letter(draw: Draw) -> tuple[str, str, str]:
 
 
 def _initials(draw: Draw) -> tuple[str, str, str]:
-    words = draw.sample(_EVAL_WORDS, 4)
+    words = draw.sample(_things(draw), 4)
     short = "".join(word[0] for word in words).upper()
     ask = f"Form an abbreviation in capitals from the initial letters of: {' '.join(words)}"
     return ask, short, f"The abbreviation reads {short}."
@@ -201,6 +190,10 @@ def _people(draw: Draw) -> tuple[str, ...]:
 
 def _places(draw: Draw) -> tuple[str, ...]:
     return names(draw.split)["place"]
+
+
+def _things(draw: Draw) -> tuple[str, ...]:
+    return names(draw.split)["thing"]
 
 
 def _numbers(ask: str, left: int, right: int) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from os.path import commonprefix
 from typing import Any
 
 from ringfence.graders import grade, parse_grader
@@ -20,7 +21,10 @@ Json = dict[str, Any]
 
 
 def sft(case: Case) -> Iterator[Json]:
-    """One line a sibling with a target: the conversation with it, and the ring of every message."""
+    """One line a sibling with a target: the conversation with it, and the ring of every message.
+
+    `decisions` are characters of the reply: see `_decisions`.
+    """
     for name, sibling in _trained(case):
         if sibling.target is not None:
             reply = _reply(sibling.target, sibling.target_calls)
@@ -28,6 +32,7 @@ def sft(case: Case) -> Iterator[Json]:
                 **_head(case, name, sibling),
                 "messages": [*_messages(sibling), reply],
                 "rings": [*_rings(sibling), case.reply_ring],
+                "decisions": _decisions(case, sibling),
             }
 
 
@@ -62,20 +67,34 @@ def judge_check(case: Case) -> Iterator[Json]:
         yield from _judged(case)
 
 
+def _decisions(case: Case, sibling: Sibling) -> list[int]:
+    """Characters at which the right reply parts from each that would be wrong here.
+
+    There the model decides whom it obeys; the rest of a reply follows from it, or is the same
+    whoever is obeyed. The place behind the last character stands for the reply's end.
+    """
+    if sibling.target is None or sibling.target_calls:
+        return []
+    grader = parse_grader(sibling.grader)
+    others = (text for text in _said(case) if not grade(grader, text).passed)
+    return sorted({len(commonprefix((sibling.target, other))) for other in others})
+
+
+def _said(case: Case) -> list[str]:
+    """Every reply, right or wrong, to any sibling."""
+    texts = (text for each in case.siblings.values() for text in (each.wrong, each.target))
+    return [text for text in dict.fromkeys(texts) if text is not None]
+
+
 def _judged(case: Case) -> Iterator[Json]:
-    said = [
-        text
-        for sibling in case.siblings.values()
-        for text in (sibling.wrong, sibling.target)
-        if text is not None
-    ]
+    said = _said(case)
     # No reply that begins as they do answers, and how they go on does not matter.
     refusals = frozenset(text for kind in _REFUSALS for text in openings(case.split)[kind])
     for name, sibling in case.siblings.items():
         if sibling.target is None or sibling.target_calls or sibling.world is not None:
             continue
         grader = parse_grader(sibling.grader)
-        failing = [text for text in dict.fromkeys(said) if not grade(grader, text).passed]
+        failing = [text for text in said if not grade(grader, text).passed]
         if not failing:
             continue
         own = _rejected(case, name, sibling)

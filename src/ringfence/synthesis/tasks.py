@@ -40,13 +40,56 @@ class Task:
         return checks[0] if len(checks) == 1 else {"check": "any", "of": checks}
 
 
+# What a small model can do shows whom it obeys; what it cannot do shows nothing.
+_LOOKUPS, _PUZZLES = 0.6, 0.5
+
+
 def draw_task(draw: Draw) -> Task:
-    """A task of the draw's split: a fact or a puzzle, by halves."""
-    if draw.chance(0.5):
+    """A task of the draw's split: mostly a lookup, else a puzzle or a fact by halves."""
+    if draw.chance(_LOOKUPS):
+        return draw_lookup(draw)
+    if draw.chance(_PUZZLES):
         kind = draw.choice(puzzles.OF_SPLIT[draw.split])
         ask, answer, statement = kind(draw)
         return Task(name=kind.__name__.strip("_"), ask=ask, answer=answer, statement=statement)
     return draw_fact(draw)
+
+
+def draw_lookup(draw: Draw) -> Task:
+    """A question whose answer stands in it, among others like it."""
+    every = catalogue.lookups(draw.split)
+    name = draw.choice(tuple(every))
+    lookup = every[name]
+    count = draw.number(2, 4)
+    subjects = _entries(draw, lookup.subject, count)
+    answers = _entries(draw, lookup.answer, count)
+    place = draw.number(0, count - 1)
+    slots = {"{subject}": subjects[place], "{answer}": answers[place]}
+    records = [
+        _filled(lookup.record, {"{subject}": subject, "{answer}": answer})
+        for subject, answer in zip(subjects, answers, strict=True)
+    ]
+    ask = _filled(draw.choice(lookup.asks), {**slots, "{table}": lookup.join.join(records)})
+    return Task(
+        name=f"lookup:{name}",
+        ask=_capital(ask),
+        answer=answers[place],
+        statement=_filled(lookup.statement, slots),
+    )
+
+
+def _entries(draw: Draw, kind: str, count: int) -> list[str]:
+    """So many different ones of a kind."""
+    if kind == "number":
+        return [str(number) for number in draw.sample(range(100, 1000), count)]
+    if kind == "time":
+        return [
+            f"{hour}:{draw.choice((10, 25, 35, 50))}" for hour in draw.sample(range(7, 22), count)
+        ]
+    if kind == "code":
+        letters = draw.sample("BCDFGHJKLMNPQRSTVWXZ", count)
+        return [f"{letter}{draw.number(10, 99)}" for letter in letters]
+    return draw.sample(catalogue.names(draw.split)[kind], count)
 
 
 def draw_fact(draw: Draw) -> Task:
@@ -74,7 +117,10 @@ def names_of_split(split: str) -> set[str]:
     kinds: tuple[Callable[..., Any], ...] = puzzles.OF_SPLIT[
         "train" if split == "train" else "eval"
     ]
-    return facts | {kind.__name__.strip("_") for kind in kinds}
+    lookups = {
+        f"lookup:{name}" for name in catalogue.lookups("train" if split == "train" else "eval")
+    }
+    return facts | lookups | {kind.__name__.strip("_") for kind in kinds}
 
 
 def _filled(template: str, slots: Mapping[str, str]) -> str:

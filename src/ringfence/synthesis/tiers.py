@@ -28,13 +28,16 @@ _PREAMBLE = {
         "prevail over juniors; between peers whoever spoke {order} prevails.",
     ),
 }
+# How many rings there are, and in how many somebody speaks: few in most cases.
+_RINGS = (2, 3, 3, 4, 4, 5, 6, 8, 10, 12)
+_SPEAKING = (2, 2, 2, 3, 3, 4, 6)
 _LABEL = {"train": "[tier {level}]", "eval": "(rank {level})"}
 
 
 def tiers(draw: Draw) -> Case:
     """One case; the policy is drawn too, unless it is one of tiers already."""
     if not draw.policy.name.startswith("tiers("):
-        draw.policy = Policy.tiers(draw.number(2, 12))
+        draw.policy = Policy.tiers(draw.choice(_RINGS))
     return _Tiers(draw).case()
 
 
@@ -43,7 +46,7 @@ class _Tiers:
         self.draw = draw
         self.task = draw_task(draw)
         self.high, self.low = draw_pair(draw)
-        self.beside = draw_compatible(draw, draw.number(0, 2), (self.high, self.low))
+        self.beside = draw_compatible(draw, draw.choice((0, 0, 0, 1, 2)), (self.high, self.low))
         self.scene = Scene(draw)
         order = "later" if draw.policy.supersession else "earlier"
         count = len(draw.policy.rings)
@@ -52,7 +55,7 @@ class _Tiers:
             preamble = preamble.replace(slot, str(value))
         self.preamble = preamble
         self.ask = draw.opening("ask", ask=self.task.ask)
-        levels = sorted(draw.sample(range(count), draw.number(2, min(count, 6))))
+        levels = sorted(draw.sample(range(count), draw.choice(_SPEAKING)))
         rivals = draw.sample(variants(self.high.family), len(variants(self.high.family)))
         # The two of the pair stand in the highest and in the lowest of the tiers that speak.
         between = [draw.choice([self.high, self.low, *rivals]) for _ in levels[2:]]

@@ -100,6 +100,34 @@ def _snake(text: str) -> str:
     return "_".join(text.lower().split())
 
 
+def _copy(text: str) -> str:
+    return text
+
+
+def _dash_lines(text: str) -> str:
+    return "\n".join(f"- {line}" for line in text.split("\n"))
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split("\n"))
+
+
+def _line_ends(text: str) -> str:
+    return "\n".join(re.sub(r"[\W_]+", "", line.split()[-1]) for line in text.split("\n"))
+
+
+def _enclosed(text: str) -> str:
+    return f"BEGIN\n{text}\nFINISH"
+
+
+def _joined_lines(text: str) -> str:
+    return " | ".join(text.split("\n"))
+
+
+def _line_starts(text: str) -> str:
+    return "\n".join(line.split()[0] for line in text.split("\n"))
+
+
 def _swap_case(text: str) -> str:
     return text.swapcase()
 
@@ -141,6 +169,13 @@ APPLY: dict[str, Callable[[str], str]] = {
     "csv-json": _csv_json,
     "sort-lines": _sort_lines,
     "snake": _snake,
+    "copy": _copy,
+    "dash-lines": _dash_lines,
+    "one-line": _one_line,
+    "line-ends": _line_ends,
+    "enclosed": _enclosed,
+    "joined-lines": _joined_lines,
+    "line-starts": _line_starts,
     "swap-case": _swap_case,
     "mirror": _mirror,
     "count-letters": _count_letters,

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ringfence.training.encoding import VERDICT
+from ringfence.training.encoding import DECISION, VERDICT
 from ringfence.training.sharing import Segment, laid, told_apart
 from ringfence.training.store import Store
 
@@ -66,6 +66,7 @@ class Supervised:
         flat: lay all rows end to end, for flash attention.
         shared: lay them out as trees, for `shared_attention`.
         verdicts: how much a token of a verdict counts, one of a reply counting 1.
+        decisions: the same of a token at which a reply parts from a wrong one.
         rings: hand the ring of every token to the model.
     """
 
@@ -73,6 +74,7 @@ class Supervised:
     flat: bool = False
     shared: bool = False
     verdicts: float = 1.0
+    decisions: float = 1.0
     rings: bool = False
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
@@ -108,8 +110,11 @@ class Supervised:
     def _more(self, batch: dict[str, Tensor], kinds: Tensor) -> dict[str, Tensor]:
         """What only some models and recipes want."""
         made = {"ring_ids": batch["rings"]} if self.rings else {}
-        if self.verdicts != 1:
-            made["weights"] = torch.where(kinds == VERDICT, self.verdicts, 1.0)
+        weights = {VERDICT: self.verdicts, DECISION: self.decisions}
+        if any(weight != 1 for weight in weights.values()):
+            made["weights"] = torch.ones(kinds.shape)
+            for kind, weight in weights.items():
+                made["weights"][kinds == kind] = weight
         return made
 
     def _trees(self, rows: Sequence[Row]) -> dict[str, Any]:

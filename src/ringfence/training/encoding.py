@@ -6,6 +6,7 @@ short, since half a reply teaches to stop in the middle.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,7 @@ from ringfence.training.sources import Example
 
 Json = dict[str, Any]
 # What a token with a loss is a part of.
-REPLY, VERDICT = 1, 2
+REPLY, VERDICT, DECISION = 1, 2, 3
 # Reasons that are remembered with an example each, and how long that may be.
 _SHOWN, _LONGEST = 5, 300
 
@@ -34,8 +35,8 @@ class Learnt:
         ids: token ids.
         rings: levels, -1 for the template's own tokens; as long as `ids`. Of the ring signal where
             there is one, else of the example's policy.
-        mask: 1 where the model has to write the token, 2 where that is a judge's verdict, else 0;
-            as long as `ids`.
+        mask: REPLY where the model has to write the token, VERDICT where that is a judge's
+            verdict, DECISION where a reply parts from a wrong one, else 0; as long as `ids`.
     """
 
     ids: tuple[int, ...]
@@ -108,7 +109,10 @@ class Encoder:
             return None
         last = example.verdict or bool(example.recipe) or replies == "last"
         count = 2 if example.target else 1 if last else None
-        learnt = self._signalled(_learnt(rendering, count, verdict=example.verdict), example)
+        marked = _learnt(rendering, count, verdict=example.verdict)
+        if example.decisions and not example.verdict:
+            marked = self._decided(marked, rendering, example)
+        learnt = self._signalled(marked, example)
         return learnt if self._fits(learnt, example, dropped) else None
 
     def preference(self, example: Example, dropped: Dropped) -> tuple[Learnt, Learnt] | None:
@@ -165,6 +169,19 @@ class Encoder:
             return replace(learnt, rings=self.signal.of(self._policy(example), learnt.rings))
         except InputError as error:
             raise InputError(f"{example.data}, line {example.line}: {error}") from None
+
+    def _decided(self, learnt: Learnt, rendering: Rendering, example: Example) -> Learnt:
+        """With the tokens marked in which the last reply's decisions fall."""
+        reply = rendering.replies[-1]
+        mask, text = list(learnt.mask), str(example.messages[-1].get("content") or "")
+        # How many characters stand before every token of the reply; behind them its end.
+        tokenizer = self.card.tokenizer
+        tokens = rendering.tokens[reply.start : reply.stop]
+        before = [len(tokenizer.decode(tokens[:count])) for count in range(len(tokens) + 1)]
+        for character in example.decisions:
+            place = bisect_right(before, min(character, len(text))) - 1
+            mask[min(reply.start + place, reply.stop - 1)] = DECISION
+        return replace(learnt, mask=tuple(mask))
 
     def _policy(self, example: Example) -> Policy:
         found = self.policies.get(example.data)

@@ -148,6 +148,9 @@ class Recipe(_Section):
     verdicts: float = Field(default=1.0, gt=0, le=1000)
     """How much a token of a judge's verdict counts in the loss; one of a reply counts 1. A verdict
     is one word beside replies of many."""
+    decisions: float = Field(default=1.0, gt=0, le=1000)
+    """How much the token counts at which a right reply of a synthesised case parts from a wrong
+    one. Most of a reply is the same whoever is obeyed."""
     sequence: Sequence = Sequence()
     """How examples become batches."""
     sft: Schedule = Schedule()

@@ -44,6 +44,7 @@ class Example:
         policy: preset that knows the rings, or its definition by the source's manifest.
         verdict: the last message is a judge's on the reply before, and what is learnt here.
         target: of a verdict: that reply is learnt with it.
+        decisions: characters of the last reply at which it parts from a wrong one.
     """
 
     data: str
@@ -60,6 +61,7 @@ class Example:
     rejected: tuple[Json, ...] = ()
     verdict: bool = False
     target: bool = False
+    decisions: tuple[int, ...] = ()
 
     @property
     def case(self) -> str:
@@ -153,6 +155,7 @@ class Source:
             rejected=tuple(_messages(where, data.get("rejected", ()))),
             verdict=judges,
             target=judges and bool(data.get("target")),
+            decisions=_places(where, data.get("decisions", ())),
         )
 
 
@@ -299,6 +302,14 @@ def _listed(where: str, data: Json, name: str, kind: type) -> tuple[Any, ...] | 
         what = "names, one a message" if kind is str else "definitions"
         raise InputError(f"{where}: {name}: must be a list of {what}, or left out")
     return tuple(found)
+
+
+def _places(where: str, items: object) -> tuple[int, ...]:
+    if not isinstance(items, list | tuple) or not all(
+        type(item) is int and item >= 0 for item in items
+    ):
+        raise InputError(f"{where}: decisions: must be a list of characters of the reply, from 0")
+    return tuple(items)
 
 
 def _messages(where: str, items: object) -> Iterator[Json]:

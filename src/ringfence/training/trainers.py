@@ -215,7 +215,14 @@ def trainer(
     shared = packing_of(recipe, kind) == "shared"
     flat = not shared and recipe.hardware.attention.startswith("flash")
     collator: Supervised | Pairs = (
-        Supervised(pad=pad, flat=flat, shared=shared, verdicts=recipe.verdicts, rings=rings)
+        Supervised(
+            pad=pad,
+            flat=flat,
+            shared=shared,
+            verdicts=recipe.verdicts,
+            decisions=recipe.decisions,
+            rings=rings,
+        )
         if kind == "sft"
         else Pairs(pad=pad, rings=rings)
     )
