@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -20,12 +21,13 @@ from ringfence.judge_check import (
     check_judge,
     check_judge_once,
 )
-from ringfence.judged_items import JudgedItem, load_items, packaged_items
+from ringfence.judged_items import JudgedItem, drawn, load_items, packaged_items
 from ringfence.judges import SelfJudge, Verdict
 from ringfence.principle import Principle, packaged_principles
 from ringfence.rendering import Rendering
 
 CARD = replace(scripted(lambda _: {1: 1.0}).card, stamp="weights")
+CHAT = replace(CARD, template="{% for m in messages %}{{ m.content }}{% endfor %}")
 WARM = Principle.model_validate(
     {
         "name": "warm",
@@ -222,6 +224,57 @@ def test_a_check_set_shares_no_sentence_with_the_examples_of_its_principle():
 def test_a_principle_without_a_check_set_says_what_to_give():
     with pytest.raises(InputError, match=r"'mine'.*positive.*--data FILE"):
         packaged_items("mine")
+
+
+def lines_of_cases() -> list[dict[str, object]]:
+    return [
+        {
+            "messages": [{"role": "user", "content": f"{recipe} {number}"}],
+            "reply": str(number),
+            "good": number % 2 == 0,
+            "recipe": recipe,
+            "sibling": ("aligned", "conflict")[number // 2 % 2],
+            "expected": "follow-all",
+            "begun": number >= 20,
+        }
+        for recipe, count in (("conflict", 40), ("tiers", 400))
+        for number in range(count)
+    ]
+
+
+async def test_items_of_cases_are_also_measured_part_by_part(tmp_path):
+    file = tmp_path / "lines.jsonl"
+    file.write_text("\n".join(json.dumps(line) for line in lines_of_cases()))
+    report = await check_judge(Oracle(knows), CHAT, load_items(file))
+    found = {(part.by, part.value): part for part in report.parts}
+    assert [found["recipe", name].n for name in ("conflict", "tiers")] == [40, 400]
+    assert found["begun", "false"].n == 40 and found["begun", "true"].n == 400
+    assert found["sibling", "aligned"].positives == found["sibling", "aligned"].n / 2
+    assert all(part.auroc and part.auroc.estimate == 1 for part in report.parts)
+    assert JudgeReport.from_json(json.loads(json.dumps(report.to_json()))) == report
+
+
+async def test_a_part_without_bad_items_has_no_auroc(tmp_path):
+    line = {"reply": "2", "good": True, "messages": [{"role": "user", "content": "a"}]}
+    some = [{**line, "recipe": "one"}, {**line, "recipe": "two", "reply": "1", "good": False}]
+    file = tmp_path / "lines.jsonl"
+    file.write_text("\n".join(json.dumps(line) for line in some))
+    report = await check_judge(Oracle(knows), CHAT, load_items(file))
+    assert [part.auroc for part in report.parts] == [None, None]
+    assert JudgeReport.from_json(json.loads(json.dumps(report.to_json()))) == report
+
+
+def test_a_draw_takes_all_sorts_in_turn(tmp_path):
+    file = tmp_path / "lines.jsonl"
+    file.write_text("\n".join(json.dumps(line) for line in lines_of_cases()))
+    every = load_items(file)
+    some = drawn(every, 32)
+    assert some == drawn(every, 32) != drawn(every, 32, seed=1)
+    sorts = Counter((item.about["recipe"], item.about["sibling"], item.good) for item in some)
+    assert set(sorts.values()) == {4}
+    assert Counter(map(repr, drawn(every, 10_000))) == Counter(map(repr, every))
+    with pytest.raises(InputError, match="--limit 1: must be at least 2"):
+        drawn(every, 1)
 
 
 # --- kept reports ---------------------------------------------------------------------------

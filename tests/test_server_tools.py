@@ -104,6 +104,23 @@ def test_text_without_calls_streams_whole(running: Running) -> None:
     assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == GREETING
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Like this:\n```\n{x}\n```\nNow I call it.",
+        "Action: none yet.\nI look.",
+        "`<tool_call>` begins a call: <tool_call>no JSON</tool_call> is none.",
+        "[1] is a source.",
+        "[TOOL_CALLS] is a mark.",
+    ],
+)
+def test_marks_before_a_call_that_are_none_stay_text(said: str) -> None:
+    call = '<tool_call>{"name": "f", "arguments": {"a": 1}}</tool_call>'
+    found = [{"name": "f", "arguments": {"a": 1}}]
+    assert apart(f"{said}\n{call}\nIt rains.", {"f"}) == (said, found)
+    assert apart(f"{said}\n{call}", {"g"}) == (f"{said}\n{call}", [])
+
+
 PIECES = st.sampled_from(
     ["<tool_call>", "<tool", "_call>", '{"name": "f", "arguments": {}}', "</tool_call>", "```"]
     + ["\n", "Action: f", "\nAction Input: {}", "[TOOL_CALLS]", "[TOOL", "{", "x", " ", "<"]

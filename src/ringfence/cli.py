@@ -171,6 +171,9 @@ def judge_check(
         Path | None,
         typer.Option(metavar="FILE.jsonl", help="Lines with prompt or messages, reply, good."),
     ] = None,
+    limit: Annotated[
+        int | None, typer.Option(metavar="N", help="So many lines, all sorts in turn.")
+    ] = None,
     force: Force = False,
 ) -> None:
     """Measure a judge on labelled replies; exit code 1 if it is at chance."""
@@ -181,7 +184,7 @@ def judge_check(
 
     async def work() -> bool:
         async with opened(settings) as place:
-            report = await judging.measured(place, data)
+            report = await judging.measured(place, data, limit)
         judging.show(report, _console(flags), as_json=flags.json)
         if report.at_chance:
             say(report.refusal())

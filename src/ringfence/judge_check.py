@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
@@ -20,7 +20,7 @@ from typing import Any, Self
 from ringfence.concurrency import together
 from ringfence.engine import EngineCard
 from ringfence.errors import InputError, JudgeError, RenderingError
-from ringfence.judged_items import JudgedItem
+from ringfence.judged_items import PARTS, JudgedItem
 from ringfence.judges import Judge, Verdict
 from ringfence.principle import Principle
 from ringfence.statistics import (
@@ -35,8 +35,26 @@ from ringfence.statistics import (
 Progress = Callable[[int, int], None]
 
 # Bump when the meaning of a figure changes; older cached reports are then ignored.
-_FORMAT = 1
+_FORMAT = 2
 _BATCH = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """The same figure of the items of one sort.
+
+    Attributes:
+        by: what they have in common, such as `recipe`.
+        value: which one.
+        n: items; `positives` of them are good.
+        auroc: None where all are good or all are bad.
+    """
+
+    by: str
+    value: str
+    n: int
+    positives: int
+    auroc: Interval | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +77,7 @@ class JudgeReport:
         fed: mean tokens processed for a verdict, after cache hits.
         requests: mean requests for a verdict.
         seconds: mean wall time for a verdict, as judged side by side.
+        parts: of items that say what they are about, such as those of `ringfence synthesize`.
     """
 
     judge: str
@@ -77,6 +96,7 @@ class JudgeReport:
     fed: float
     requests: float
     seconds: float
+    parts: tuple[Part, ...] = ()
 
     @property
     def at_chance(self) -> bool:
@@ -124,6 +144,10 @@ class JudgeReport:
             values = {field.name: data[field.name] for field in fields(cls)}
             values["auroc"] = Interval(**values["auroc"])
             values["reliability"] = tuple(Bin(**item) for item in values["reliability"])
+            values["parts"] = tuple(
+                Part(**{**part, "auroc": part["auroc"] and Interval(**part["auroc"])})
+                for part in values["parts"]
+            )
             return cls(**values)
         except (KeyError, TypeError) as error:
             raise InputError(f"not a judge report: {error!r}") from error
@@ -211,7 +235,23 @@ def _report(
         fed=sum(verdict.fed for verdict in verdicts) / n,
         requests=sum(verdict.requests for verdict in verdicts) / n,
         seconds=seconds / n,
+        parts=tuple(_parts(items, values)),
     )
+
+
+def _parts(items: Sequence[JudgedItem], values: Sequence[float]) -> Iterator[Part]:
+    for by in PARTS:
+        for value in sorted({item.about[by] for item in items if by in item.about}):
+            chosen = [place for place, item in enumerate(items) if item.about.get(by) == value]
+            good = [items[place].good for place in chosen]
+            both = {True, False} <= set(good)
+            yield Part(
+                by=by,
+                value=value,
+                n=len(good),
+                positives=sum(good),
+                auroc=auroc_interval([values[place] for place in chosen], good) if both else None,
+            )
 
 
 async def check_judge_once(

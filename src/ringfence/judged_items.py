@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import resources
+from itertools import zip_longest
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from ringfence.engine import EngineCard
@@ -16,7 +18,9 @@ from ringfence.rings import Conversation
 
 _FIELDS = ("prompt", "messages", "reply", "good", "policy", "rings", "tools")
 # Further fields of `judge-check.jsonl`.
-_OF_THE_CASE = ("id", "recipe", "sibling", "expected", "target")
+_OF_THE_CASE = ("id", "recipe", "sibling", "expected", "target", "begun")
+# Those by which a judge is also measured part by part.
+PARTS = ("recipe", "sibling", "expected", "begun")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +34,8 @@ class JudgedItem:
         policy: preset that ranks the messages.
         rings: of the messages by name; None takes them from their roles.
         tools: that the assistant could call.
+        about: what the line says of its case: recipe, sibling, what is expected, whether the reply
+            is only begun.
     """
 
     prompt: str | tuple[Mapping[str, Any], ...]
@@ -38,6 +44,7 @@ class JudgedItem:
     policy: str = "harmony"
     rings: tuple[str, ...] | None = None
     tools: tuple[Mapping[str, Any], ...] = ()
+    about: Mapping[str, str] = field(default_factory=dict)
 
     def rendering(self, card: EngineCard) -> Rendering:
         """The prompt for one model.
@@ -64,6 +71,28 @@ def load_items(path: str | Path) -> list[JudgedItem]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as UTF-8 text: {error}") from error
     return _parse_items(text, str(path))
+
+
+def drawn(items: Sequence[JudgedItem], limit: int, seed: int = 0) -> list[JudgedItem]:
+    """At most `limit` of them: recipes in turn, in each all sorts of lines in turn, good and bad.
+
+    Raises:
+        InputError: `limit` is below 2, which cannot be good and bad.
+    """
+    if limit < 2:
+        raise InputError(f"--limit {limit}: must be at least 2, one good reply and one bad")
+    sorts: dict[str, dict[tuple[str, ...], list[JudgedItem]]] = {}
+    rng = Random(seed)
+    for item in rng.sample(items, len(items)):
+        sort = (*(item.about.get(name, "") for name in PARTS[1:]), str(item.good))
+        sorts.setdefault(item.about.get("recipe", ""), {}).setdefault(sort, []).append(item)
+    queues = [list(_in_turn(list(sorts[recipe].values()))) for recipe in sorted(sorts)]
+    return list(_in_turn(queues))[:limit]
+
+
+def _in_turn(queues: Sequence[Sequence[JudgedItem]]) -> Iterator[JudgedItem]:
+    for row in zip_longest(*queues):
+        yield from (item for item in row if item is not None)
 
 
 def packaged_items(principle: str) -> list[JudgedItem]:
@@ -94,6 +123,10 @@ def _parse_items(text: str, where: str) -> list[JudgedItem]:
             "can only be measured on both."
         )
     return items
+
+
+def _told(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _item(line: str, where: str) -> JudgedItem:
@@ -129,6 +162,7 @@ def _item(line: str, where: str) -> JudgedItem:
         policy=str(data.get("policy", "harmony")),
         rings=None if rings is None else tuple(map(str, rings)),
         tools=tuple(data.get("tools") or ()),
+        about={name: _told(data[name]) for name in PARTS if name in data},
     )
     try:
         Conversation.of(messages, item.policy, item.rings, list(item.tools))

@@ -79,13 +79,14 @@ def calls_in(reply: str, offered: Container[str] = ()) -> list[dict[str, Any]]:
     """
     reply = reply[:READ]
     loose = chain(_tagged(reply), _on_lines(reply), _functions(reply), _statements(reply, offered))
-    return _different(chain(_plain(reply), loose))
+    return _different(chain((call for _, call in _plain(reply)), loose))
 
 
-def _plain(reply: str) -> Iterator[dict[str, Any]]:
-    """Calls in the forms that begin with a mark, or are all of the reply."""
-    for part in _parts(reply):
-        yield from _of(_value(part))
+def _plain(reply: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Calls in the forms that begin with a mark, or are all of the reply, and where they begin."""
+    for start, part in _parts(reply):
+        for call in _of(_value(part)):
+            yield start, call
     yield from _actions(reply)
 
 
@@ -104,11 +105,11 @@ def apart(reply: str, names: Container[str]) -> tuple[str, list[dict[str, Any]]]
 
     Without such a call all of it is text.
     """
-    calls = [call for call in _different(_plain(reply[:READ])) if call["name"] in names]
-    if not calls:
+    found = [(start, call) for start, call in _plain(reply[:READ]) if call["name"] in names]
+    if not found:
         return reply, []
-    begin = _BEGINS.search(reply)
-    return (reply[: begin.start()] if begin else "").rstrip(), calls
+    begin = min(start for start, _ in found)
+    return reply[:begin].rstrip(), _different(call for _, call in found)
 
 
 def settled(reply: str) -> int:
@@ -132,13 +133,13 @@ def settled(reply: str) -> int:
     return max(0, len(reply) - longest)
 
 
-def _parts(reply: str) -> Iterator[str]:
-    """Pieces of text that may be JSON."""
-    yield from (match[1] for match in _TAGGED.finditer(reply))
+def _parts(reply: str) -> Iterator[tuple[int, str]]:
+    """Pieces of text that may be JSON, and where their marks stand."""
+    yield from ((match.start(), match[1]) for match in _TAGGED.finditer(reply))
     if _MARK in reply:
-        yield reply.partition(_MARK)[2]
-    yield from (match[1] for match in _FENCED.finditer(reply))
-    yield reply
+        yield reply.index(_MARK), reply.partition(_MARK)[2]
+    yield from ((match.start(), match[1]) for match in _FENCED.finditer(reply))
+    yield 0, reply
 
 
 def _value(part: str) -> Any:
@@ -200,14 +201,15 @@ def _object(arguments: Any) -> Any:
     return arguments
 
 
-def _actions(reply: str) -> Iterator[dict[str, Any]]:
+def _actions(reply: str) -> Iterator[tuple[int, dict[str, Any]]]:
     for match in _ACTION.finditer(reply):
         after = _INPUT.match(reply, match.end())
         if after:
             rest = reply[after.end() :][:20_000].lstrip()
             value = _value(rest)
             line = rest.split("\n", 1)[0]
-            yield {"name": match[1], "arguments": value if isinstance(value, dict) else line}
+            arguments = value if isinstance(value, dict) else line
+            yield match.start(), {"name": match[1], "arguments": arguments}
 
 
 def _tagged(reply: str) -> Iterator[dict[str, Any]]:

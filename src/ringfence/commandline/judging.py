@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -19,14 +19,15 @@ from ringfence.judge_check import (
     check_judge,
     check_judge_once,
 )
-from ringfence.judged_items import load_items, packaged_items
+from ringfence.judged_items import drawn, load_items, packaged_items
 
 
-async def measured(place: Workplace, data: Path | None) -> JudgeReport:
-    """Measure the judge on labelled replies; those that ship where none are given."""
+async def measured(place: Workplace, data: Path | None, limit: int | None) -> JudgeReport:
+    """Measure the judge on labelled replies, `limit` at most; on those that ship without `data`."""
     if place.judge is None or place.principle is None:
         raise InputError("judge check needs --principle NAME")
     items = load_items(data) if data else packaged_items(place.principle.name)
+    items = items if limit is None else drawn(items, limit)
     progress = Progress()
     progress.begin(words="judged")
     try:
@@ -92,6 +93,14 @@ def show(report: JudgeReport, console: Console, *, as_json: bool) -> None:
     for one in report.reliability:
         span = f"{one.low:.1f} to {one.high:.1f}"
         bins.add_row(span, str(one.n), f"{one.stated:.2f}", f"{one.happened:.2f}")
+    parts = Table(title="part by part", border_style="dim")
+    for name in ("items with", "items", "good", "AUROC (95 % interval)"):
+        parts.add_column(name, justify="left" if name == "items with" else "right")
+    for part in report.parts:
+        found = part.auroc
+        words = f"{found.estimate:.2f} ({found.low:.2f} to {found.high:.2f})" if found else "–"
+        parts.add_row(f"{part.by}: {part.value}", str(part.n), str(part.positives), words)
     title = terminal.shown(f"{report.judge} on {report.engine}", terminal.COMMITTED)
     verdict = Text("At chance: do not use it.", "bold red") if report.at_chance else Text()
-    console.print(Group(title, table, bins, verdict), soft_wrap=False)
+    shown: list[RenderableType] = [title, table, bins, *([parts] if report.parts else []), verdict]
+    console.print(Group(*shown), soft_wrap=False)

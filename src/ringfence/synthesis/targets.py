@@ -110,6 +110,7 @@ def _judged(case: Case) -> Iterator[Json]:
                 "reply": reply,
                 "good": number % 2 == 0,
                 "target": reply == sibling.target,
+                "begun": number > 1,
             }
 
 
