@@ -337,6 +337,18 @@ def test_the_arithmetic_of_memory_counts_the_weights_that_training_counts(place)
     assert memory.optimizer == 8 * shape.adapter and memory.gradients == 4 * shape.adapter
 
 
+def test_the_arithmetic_of_memory_takes_the_rank_of_an_adapter_that_goes_on(place, whole):
+    from ringfence.training.job import dry_run
+
+    wide = recipe(adapter={"rank": 64})
+    found = [
+        dry_run(job(place, place / "dry", data=(), recipe=one, adapter=adapter), lambda _: None)
+        for one, adapter in ((wide, whole), (recipe(), None), (wide, None))
+    ]
+    going_on, plain, wider = (each["memory"]["optimizer"] for each in found)
+    assert going_on == plain < wider
+
+
 def test_seventy_billion_weights_fit_as_the_recipe_says(tmp_path):
     import transformers
 

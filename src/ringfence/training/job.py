@@ -207,7 +207,7 @@ def dry_run(job: Job, say: Say) -> Json:
     """
     path = Path(job.model).expanduser()
     folder = path if (path / "config.json").is_file() else model_folder(job.model)
-    memory: Memory = estimated(shape_of(folder, job.recipe), job.recipe, job.kind)
+    memory: Memory = estimated(shape_of(folder, job.recipe, job.adapter), job.recipe, job.kind)
     found: Json = {"memory": memory.described(), "lines": memory.lines()}
     if job.data:
         with tempfile.TemporaryDirectory(prefix="ringfence-") as place:

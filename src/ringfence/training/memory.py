@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ringfence.adapters.folder import read_adapter
 from ringfence.errors import EngineError
 from ringfence.training.models import _lora, library, quiet
 from ringfence.training.recipe import Kind, Recipe
@@ -135,11 +136,17 @@ def estimated(shape: Shape, recipe: Recipe, kind: Kind) -> Memory:
     )
 
 
-def shape_of(folder: Path, recipe: Recipe) -> Shape:
+def shape_of(folder: Path, recipe: Recipe, going_on: Path | None = None) -> Shape:
     """The sizes of a model folder, from its config alone.
+
+    Args:
+        folder: of the model.
+        recipe: says whether there is an adapter, and of which rank.
+        going_on: an adapter to go on with, which has a rank of its own.
 
     Raises:
         EngineError: transformers knows no such architecture, or the config is broken.
+        InputError: the adapter cannot be read.
     """
     torch, transformers = library("torch"), library("transformers")
     try:
@@ -161,7 +168,10 @@ def shape_of(folder: Path, recipe: Recipe) -> Shape:
     )
     block = sum(parameter.numel() for parameter in blocks[0].parameters())
     adapter = 0
-    if recipe.adapter is not None:
+    if going_on is not None:
+        updates = read_adapter(going_on).updates.values()
+        adapter = sum(update.a.size + update.b.size for update in updates)
+    elif recipe.adapter is not None:
         with quiet():
             fitted = library("peft").get_peft_model(model, _lora(library("peft"), recipe.adapter))
         adapter = sum(each.numel() for each in fitted.parameters() if each.requires_grad)
