@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from ringfence.audit import audit
 from ringfence.cli import app
+from ringfence.policy_files import as_file
 from ringfence.rendering.templates import TemplateFailed
 from ringfence.rendering.traits import Program
 from ringfence.rings import Policy
@@ -109,6 +110,13 @@ def test_the_command_exits_with_1_where_something_is_lost_and_0_where_nothing_is
     done = command(lossy)
     assert done.exit_code == 1 and "dropped" in done.stdout and "same text" in done.stdout
     assert command(strict).exit_code == 0
+
+
+def test_the_command_takes_a_policy_of_a_file(tmp_path):
+    policy = tmp_path / "shop.yaml"
+    policy.write_text(json.dumps(as_file(Policy.preset("harmony")).model_dump(mode="json")))
+    done = command(FOLDER / "gptoss.jinja", "--policy", policy)
+    assert done.exit_code == 1, done.stderr
 
 
 def test_the_command_writes_json():

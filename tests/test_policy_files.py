@@ -49,6 +49,8 @@ def test_every_preset_can_be_said_as_a_file(policy, tmp_path):
         (("name: shop", "nam: shop"), "policy.yaml: name: .*; nam: "),
         (("[company, shop, customer, web]", "[company]"), "policy.yaml: rings: "),
         (("name: shop", "name: ["), "policy.yaml: not valid YAML"),
+        (("name: shop", "name: 2024-02-30"), "policy.yaml: not valid YAML: day is out of range"),
+        (("name: shop", f"name: {'9' * 5000}"), "policy.yaml: not valid YAML: "),
         (("supersession: false", "rings: [a, b]"), "stands here twice"),
     ],
 )
@@ -112,6 +114,13 @@ def test_a_broken_line_of_instructions_is_an_error(line, words, tmp_path):
     shown = command("harmony", "--instructions", str(tmp_path / "i.jsonl"))
     assert shown.returncode == 2 and words in shown.stderr
     assert "Traceback" not in shown.stderr
+
+
+def test_a_line_of_instructions_may_hold_what_python_takes_for_its_end(tmp_path):
+    line = {"id": "a", "ring": "user", "about": "x", "wants": "one\u2028two"}
+    (tmp_path / "i.jsonl").write_text(json.dumps(line, ensure_ascii=False))
+    shown = command("harmony", "--instructions", str(tmp_path / "i.jsonl"), "--json")
+    assert shown.returncode == 0, shown.stderr
 
 
 def test_the_command_prints_the_schema():

@@ -258,6 +258,22 @@ def test_what_pairs_would_show_shrinks_with_their_number_but_never_below_six_of_
     assert detectable_difference([0] * 200, range(200)) == 6 / 200
 
 
+def test_clusters_that_agree_but_for_rounding_are_no_certainty():
+    for rate in (asr_at_k([3] * 30, [1] * 30, 1).rate, clustered_rate([0.2] * 3, range(3))):
+        assert rate is not None and rate.high - rate.low > 0.2
+
+
+@pytest.mark.parametrize("power", [0.4, 1, -1])
+def test_a_power_that_is_none_is_named(power):
+    with pytest.raises(InputError, match=r"power must lie in \[0\.5, 1\)"):
+        detectable_difference([1, 0], range(2), power=power)
+
+
+def test_half_power_needs_no_more_than_the_error_itself():
+    half = detectable_difference([1, -1] * 10 + [0] * 80, range(100), power=0.5)
+    assert half == pytest.approx(1.959964 * math.sqrt(20 / 99) / 10, rel=0.01)
+
+
 side = st.tuples(st.integers(0, 4), st.integers(0, 3)).map(lambda one: (one[0], sum(one)))
 two = st.lists(st.tuples(side, side), min_size=1, max_size=8).filter(
     lambda found: all(sum(one[place][1] for one in found) for place in (0, 1))

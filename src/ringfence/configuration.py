@@ -10,14 +10,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ringfence.budget import Budget
 from ringfence.errors import InputError
 from ringfence.options import DecoderName, Options
 from ringfence.search_settings import SearchSettings
-from ringfence.yaml_files import explain
+from ringfence.yaml_files import explain, plain, text_of
 
 
 class Settings(BaseModel):
@@ -90,12 +89,7 @@ def settings_from(
 
 
 def _read(file: Path) -> dict[str, Any]:
-    try:
-        data = yaml.safe_load(file.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: cannot be read as UTF-8 text: {error}") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"{file}: not valid YAML: {error}") from error
+    data = plain(text_of(file), str(file))
     if data is None:
         return {}
     if not isinstance(data, dict):

@@ -19,11 +19,32 @@ def read(model: type[Model], path: Path) -> Model:
     Raises:
         InputError: a file that cannot be read or is broken; names file, field and the fix.
     """
+    return parsed(model, text_of(path), str(path))
+
+
+def text_of(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        InputError: it cannot be read, or is no UTF-8.
+    """
     try:
-        source = path.read_text("utf-8")
+        return path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as UTF-8 text: {error}") from error
-    return parsed(model, source, str(path))
+
+
+def plain(source: str, where: str) -> Any:
+    """YAML text as plain data; `where` names it in errors.
+
+    Raises:
+        InputError: broken YAML, or one with a field twice.
+    """
+    try:
+        return yaml.load(source, _Plain)
+    # A date or a number that is none is a ValueError, and lists in lists in lists are too deep.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"{where}: not valid YAML: {error}") from error
 
 
 def parsed(model: type[Model], source: str, where: str) -> Model:
@@ -32,10 +53,7 @@ def parsed(model: type[Model], source: str, where: str) -> Model:
     Raises:
         InputError: broken YAML, or data that the model does not take.
     """
-    try:
-        data = yaml.load(source, _Plain)
-    except yaml.YAMLError as error:
-        raise InputError(f"{where}: not valid YAML: {error}") from error
+    data = plain(source, where)
     if not isinstance(data, dict):
         fields = ", ".join(list(model.model_fields)[:3])
         raise InputError(f"{where}: must be a mapping of fields such as {fields}")

@@ -15,9 +15,9 @@ from rich.text import Text
 from ringfence.audit import Audit, audit
 from ringfence.commandline import terminal
 from ringfence.errors import InputError
+from ringfence.policy_files import load
 from ringfence.rendering.templates import LONGEST_SOURCE, TemplateFailed
 from ringfence.rendering.traits import Program
-from ringfence.rings import Policy
 
 _STYLES = {"kept": "green", "moved": "yellow", "merged": "red", "dropped": "bold red"}
 _MOST_CONTROL = 400
@@ -63,9 +63,7 @@ def audited(name: str, policy: str) -> Audit:
     """
     found = subject(name)
     try:
-        return audit(
-            found.name, found.program, found.control, Policy.preset(policy), parse=found.parse
-        )
+        return audit(found.name, found.program, found.control, load(policy), parse=found.parse)
     except TemplateFailed as error:
         raise InputError(
             f"audit: {name}: the chat template cannot be run: {error}. It must be Jinja, as in "

@@ -62,7 +62,8 @@ def _read(path: Path, policy: Policy) -> list[Instruction]:
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise InputError(f"{path}: more than {_MOST_BYTES} bytes of instructions")
-        lines = path.read_text("utf-8").splitlines()
+        # Not splitlines: a text may hold U+2028 and others that Python takes for line ends.
+        lines = path.read_text("utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as UTF-8 text: {error}") from error
     found = []

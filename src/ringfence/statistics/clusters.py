@@ -52,6 +52,10 @@ def clustered_error(values: Sequence[float], clusters: Sequence[Hashable]) -> fl
     return float(math.sqrt(groups / (groups - 1) * float(residuals @ residuals)) / n)
 
 
+# An error of a mean in [0, 1] that is rounding: clusters agree.
+_NOTHING = 1e-9
+
+
 def clustered_rate(
     values: Sequence[float], clusters: Sequence[Hashable], confidence: float = 0.95
 ) -> Interval:
@@ -79,7 +83,7 @@ def clustered_rate(
     error = clustered_error(values, clusters) if groups > 1 else 0.0
     if groups < 2 or spread <= 0:
         effective = float(groups)
-    elif error == 0:
+    elif error < _NOTHING:
         effective = float(n)
     else:
         effective = n / (error**2 / (spread / (n - 1)))

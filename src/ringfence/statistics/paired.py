@@ -93,13 +93,15 @@ def detectable_difference(
     Never less than what McNemar's exact test needs: so many clusters that all differ one way.
 
     Raises:
-        InputError: as `mcnemar_clustered`, or a confidence or power outside (0, 1).
+        InputError: as `mcnemar_clustered`, or a confidence outside (0, 1) or power outside [0.5, 1).
     """
+    if not 0.5 <= power < 1:
+        raise InputError(f"detectable: power must lie in [0.5, 1), not {power}")
     if not set(differences) <= {-1, 0, 1}:
         raise InputError("detectable: a difference of outcomes is -1, 0 or 1")
     groups = len(set(clusters))
     error = clustered_error(differences, clusters) if groups > 1 else 0.0
-    z = normal_quantile(confidence) + normal_quantile(2 * power - 1)
+    z = normal_quantile(confidence) + (normal_quantile(2 * power - 1) if power > 0.5 else 0)
     return min(1.0, max(z * error, fewest_that_show(confidence) / groups))
 
 
