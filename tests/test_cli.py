@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import resource
+import select
 import signal
 import subprocess
 import sys
@@ -271,15 +272,16 @@ def test_ctrl_c_stops_the_reply_and_not_the_chat() -> None:
         env={**os.environ, "RINGFENCE_TEST_PAUSE": "3600", "TERM": "xterm"},
     )
     os.close(follower)
+    shown = Shown(leader)
     try:
-        wait_for(leader, b"you> ")
+        shown.wait_for(b"you> ")
         os.write(leader, b"hi\n")
-        wait_for(leader, b"\x1b[?25l")  # the cursor is hidden while a reply is made
+        shown.wait_for(b"\x1b[?25l")  # the cursor is hidden while a reply is made
         os.kill(child.pid, signal.SIGINT)
-        wait_for(leader, b"stopped; this turn is forgotten")
-        wait_for(leader, b"you> ")
+        shown.wait_for(b"stopped; this turn is forgotten")
+        shown.wait_for(b"you> ")
         os.kill(child.pid, signal.SIGINT)
-        wait_for(leader, b"/quit or Ctrl-D leaves")
+        shown.wait_for(b"/quit or Ctrl-D leaves")
         os.write(leader, b"/quit\n")
         assert child.wait(timeout=30) == 0
     finally:
@@ -288,17 +290,24 @@ def test_ctrl_c_stops_the_reply_and_not_the_chat() -> None:
         os.close(leader)
 
 
-def wait_for(terminal: int, words: bytes) -> bytes:
-    """Read what a terminal shows until the words come."""
-    seen = b""
-    while words not in seen:
-        try:
-            chunk = os.read(terminal, 65_536)
-        except OSError:
-            chunk = b""
-        assert chunk, f"ended without {words!r}: {seen!r}"
-        seen += chunk
-    return seen
+class Shown:
+    """What a terminal shows. What comes behind the words that were waited for is kept for later."""
+
+    def __init__(self, terminal: int) -> None:
+        self.terminal, self.seen = terminal, b""
+
+    def wait_for(self, words: bytes) -> None:
+        """Read until the words come, two minutes at most."""
+        while words not in self.seen:
+            ready, _, _ = select.select([self.terminal], [], [], 120)
+            assert ready, f"waits for {words!r}: {self.seen!r}"
+            try:
+                chunk = os.read(self.terminal, 65_536)
+            except OSError:
+                chunk = b""
+            assert chunk, f"ended without {words!r}: {self.seen!r}"
+            self.seen += chunk
+        self.seen = self.seen.partition(words)[2]
 
 
 def test_hostile_replies_never_reach_the_terminal_raw(
@@ -384,6 +393,24 @@ def test_output_in_the_way_is_refused_before_the_engine_is_opened(
     done = call(*generate_words(prompts, tmp_path / "out.jsonl"))
     assert done.exit_code == 2
     assert "exists; --force replaces it" in done.stderr
+
+
+@pytest.mark.parametrize("wrong", [["--engine", "nope"], ["--engine", "embedded:nope.gguf"]])
+def test_a_start_that_failed_is_in_nobodys_way(
+    prompts: Path, tmp_path: Path, wrong: list[str]
+) -> None:
+    done = call(*generate_words(prompts, tmp_path / "out.jsonl", *wrong))
+    assert done.exit_code in (2, 3), done.stderr
+    assert [file.name for file in tmp_path.glob("out*")] == []
+
+
+def test_output_over_the_prompts_or_a_folder_is_refused(prompts: Path, tmp_path: Path) -> None:
+    before = prompts.read_text()
+    done = call(*generate_words(prompts, prompts, "--force"))
+    assert done.exit_code == 2 and "is the file of the prompts" in done.stderr
+    assert prompts.read_text() == before
+    done = call(*generate_words(prompts, tmp_path, "--force"))
+    assert done.exit_code == 2 and "is a folder" in done.stderr
 
 
 def test_another_chat_template_is_another_job(

@@ -255,8 +255,9 @@ def test_the_command_exits_with_1_on_a_regression_0_without_and_2_on_bad_input(t
     assert data["failed"]
     assert data["gates"][0]["holds"]
     assert all(file.exists() for file in files)
-    told = runner.invoke(app, ["compare", old, new])
+    told = runner.invoke(app, ["compare", old, new], env={"COLUMNS": "80"})
     assert told.exit_code == 0
+    assert " keeping.kept " in told.stdout.partition("broken:")[0]
     assert "broken: item-140 (seed 0)" in told.stdout
     assert runner.invoke(app, ["compare", old, old, *gated]).exit_code == 2
     missing = runner.invoke(app, ["compare", old, new, "--fail-if", "rules drops > 1"])

@@ -43,7 +43,7 @@ def test_sections_reach_their_models(tmp_path: Path) -> None:
         ("options: {}", ["unknown key options"]),
         ("max_tokens: many", ["max_tokens", "valid integer"]),
         ("decoder: fast", ["decoder", "'guarded'"]),
-        ("engine: [1", ["not valid YAML"]),
+        ("engine: [1", ["not valid YAML", 'options.yaml", line 1']),
         ("seed: 2024-02-30", ["not valid YAML", "day is out of range"]),
         ("seed: !!int foo", ["not valid YAML"]),
         ("seed: " + "[" * 3000, ["not valid YAML"]),

@@ -162,6 +162,9 @@ def test_a_run_does_not_go_on_with_other_files_or_items_of_the_same_name(tmp_pat
         (("--limit", "0"), "--limit 0: must be at least 1"),
         (("--model", "embedded?seed=3", "--seeds", "2"), "gives a seed"),
         (("--data", "nowhere"), "--data nowhere: there is no such folder"),
+        (("--model", "embedded?decoder=guarded&principle=nope"), "no principle 'nope'"),
+        (("--model", "embedded:nope.gguf"), "there is no file nope.gguf"),
+        (("--model", "embedded?adapter=nope"), "nope"),
     ],
 )
 def test_what_cannot_be_run_ends_with_2_and_one_line(tmp_path, words, error):
@@ -169,6 +172,7 @@ def test_what_cannot_be_run_ends_with_2_and_one_line(tmp_path, words, error):
     assert done.returncode == 2, done.stderr
     assert error in done.stderr
     assert done.stderr.count("\n") == 1 and done.stdout == ""
+    assert not (tmp_path / "run").exists()  # in nobody's way
 
 
 def test_a_run_that_another_holds_is_refused(tmp_path):

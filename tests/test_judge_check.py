@@ -273,6 +273,10 @@ def test_a_draw_takes_all_sorts_in_turn(tmp_path):
     sorts = Counter((item.about["recipe"], item.about["sibling"], item.good) for item in some)
     assert set(sorts.values()) == {4}
     assert Counter(map(repr, drawn(every, 10_000))) == Counter(map(repr, every))
+    assert [item.good for item in drawn(every, 4)] == [
+        item.good for item in drawn(every, 4)[:2]
+    ] * 2
+    assert {item.good for item in drawn(every, 2)} == {True, False}
     with pytest.raises(InputError, match="--limit 1: must be at least 2"):
         drawn(every, 1)
 

@@ -525,6 +525,17 @@ def test_bad_input_is_told_in_one_line(arguments, words):
     assert words in done.stderr
 
 
+def test_an_export_replaces_no_file_unasked(tmp_path):
+    there = tmp_path / "keep.yaml"
+    there.write_text("precious")
+    words = ["export", "garak", "--model", "m", "--out", str(there)]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 2 and "--force replaces it" in done.stderr
+    assert there.read_text() == "precious"
+    assert CliRunner().invoke(app, [*words, "--force"]).exit_code == 0
+    assert yaml.safe_load(there.read_text())["plugins"]
+
+
 def test_exports_point_at_the_server_and_hold_no_key():
     garak = yaml.safe_load(exported("garak", "http://127.0.0.1:9/v1", "m").text)
     assert garak["plugins"]["target_type"] == "openai.OpenAICompatible"

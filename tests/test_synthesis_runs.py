@@ -221,6 +221,8 @@ def command(*words: str) -> tuple[int, str]:
         (["--policy", "nonsense"], "unknown policy 'nonsense'"),
         (["--split", "half"], "--split 'half'"),
         (["--resume", "--force"], "give one of them"),
+        (["--principle", "rings"], "--principle: means nothing here without --engine"),
+        (["--max-tokens", "9"], "--max-tokens: means nothing here without --engine"),
     ],
 )
 def test_bad_options_write_nothing(tmp_path: Path, words: list[str], message: str) -> None:
@@ -253,6 +255,14 @@ def test_a_policy_file_is_used(tmp_path: Path) -> None:
         "guest",
         "other",
     }
+
+
+def test_a_run_too_small_for_evaluation_says_so(tmp_path: Path) -> None:
+    code, output = command("synthesize", "--out", str(tmp_path / "out"), "--count", "9")
+    assert code == 0 and "no case is for evaluation" in output
+    words = ["--count", "10", "--recipe", "conflict"]
+    code, output = command("synthesize", "--out", str(tmp_path / "more"), *words)
+    assert code == 0 and "no case is for evaluation" not in output
 
 
 def test_out_in_a_folder_that_is_not_there(tmp_path: Path) -> None:

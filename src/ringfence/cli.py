@@ -17,6 +17,7 @@ from ringfence.commandline import measuring
 from ringfence.commandline.failures import INTERRUPTED, say, told
 from ringfence.commandline.flags import Flags, shared
 from ringfence.commandline.training import train_app
+from ringfence.errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -123,6 +124,9 @@ def generate(
     from ringfence.commandline import batch
 
     given = {} if concurrency is None else {"concurrency": concurrency}
+    if not flags.engine and (idle := sorted({*flags.given(), *given} - {"seed"})):
+        option = idle[0].replace("_", "-")
+        raise InputError(f"--{option}: means nothing here without --engine, which writes replies")
     job = batch.Batch(_settings(flags, given=given), prompts, out, limit=limit, cost=cost)
     try:
         summary = _run(job.run(resume=resume, force=force))
@@ -223,7 +227,7 @@ def synthesize(
         str, typer.Option(metavar="NAME|FILE", help="harmony, paper, model-spec, tiers(N), YAML.")
     ] = "harmony",
     split: Annotated[
-        str, typer.Option(help="train, eval, or both: one in five for eval.")
+        str, typer.Option(help="train, eval, or both: every fifth case of a recipe for eval.")
     ] = "both",
     best_of: Annotated[int, typer.Option(min=1, help="With --engine: tries a reply.")] = 4,
     concurrency: Annotated[

@@ -170,6 +170,10 @@ class Ledger:
         self._lines.remove()
         self.complete = True
 
+    def discard(self) -> None:
+        """Leave nothing of the job; what is held is not finished."""
+        self._lines.remove()
+
     def close(self) -> None:
         """Let go of the lock."""
         self._lines.close()

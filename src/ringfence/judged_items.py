@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from itertools import zip_longest
@@ -74,25 +74,32 @@ def load_items(path: str | Path) -> list[JudgedItem]:
 
 
 def drawn(items: Sequence[JudgedItem], limit: int, seed: int = 0) -> list[JudgedItem]:
-    """At most `limit` of them: recipes in turn, in each all sorts of lines in turn, good and bad.
+    """At most `limit` of them: good and bad in turn, recipes in turn, in each all sorts of lines.
 
     Raises:
         InputError: `limit` is below 2, which cannot be good and bad.
     """
     if limit < 2:
         raise InputError(f"--limit {limit}: must be at least 2, one good reply and one bad")
-    sorts: dict[str, dict[tuple[str, ...], list[JudgedItem]]] = {}
-    rng = Random(seed)
-    for item in rng.sample(items, len(items)):
-        sort = (*(item.about.get(name, "") for name in PARTS[1:]), str(item.good))
-        sorts.setdefault(item.about.get("recipe", ""), {}).setdefault(sort, []).append(item)
-    queues = [list(_in_turn(list(sorts[recipe].values()))) for recipe in sorted(sorts)]
-    return list(_in_turn(queues))[:limit]
+    mixed = Random(seed).sample(items, len(items))
+    return _in_turn(mixed, [lambda item: str(item.good), *map(_about, PARTS)])[:limit]
 
 
-def _in_turn(queues: Sequence[Sequence[JudgedItem]]) -> Iterator[JudgedItem]:
-    for row in zip_longest(*queues):
-        yield from (item for item in row if item is not None)
+def _about(name: str) -> Callable[[JudgedItem], str]:
+    return lambda item: item.about.get(name, "")
+
+
+def _in_turn(
+    items: Sequence[JudgedItem], by: Sequence[Callable[[JudgedItem], str]]
+) -> list[JudgedItem]:
+    """Groups by the first of `by` in turn, and in each group the same by the others."""
+    if not by:
+        return list(items)
+    groups: dict[str, list[JudgedItem]] = {}
+    for item in items:
+        groups.setdefault(by[0](item), []).append(item)
+    queues = [_in_turn(group, by[1:]) for group in groups.values()]
+    return [item for row in zip_longest(*queues) for item in row if item is not None]
 
 
 def packaged_items(principle: str) -> list[JudgedItem]:

@@ -41,7 +41,9 @@ def plain(source: str, where: str) -> Any:
         InputError: broken YAML, or one with a field twice.
     """
     try:
-        return yaml.load(source, _Plain)
+        loader = _Plain(source)
+        loader.name = where
+        return loader.get_single_data()
     # A date or a number that is none is a ValueError, and lists in lists in lists are too deep.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{where}: not valid YAML: {error}") from error

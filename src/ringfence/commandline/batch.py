@@ -70,6 +70,10 @@ class Batch:
             **_template(settings),
             **settings.options.model_dump(mode="json"),
         }
+        if out.is_dir():
+            raise InputError(f"--out {out}: is a folder; name a file")
+        if out.resolve() == prompts.resolve():
+            raise InputError(f"--out {out}: is the file of the prompts; name another")
         self.ledger = Ledger(out, manifest(self.prompts, described))
         self.finished = 0
 
@@ -86,9 +90,14 @@ class Batch:
             self.finished = len(done)
             if done:
                 say(f"{len(done)} of {len(self.prompts)} lines are there already")
-            if not self.ledger.complete:
-                async with opened(self.settings) as place:
-                    await self._work(place, done, reasons)
+            try:
+                if not self.ledger.complete:
+                    async with opened(self.settings) as place:
+                        await self._work(place, done, reasons)
+            except BaseException:
+                if not self.finished:
+                    self.ledger.discard()  # a run without a line is in nobody's way
+                raise
         return {
             "lines": len(self.prompts),
             "made_now": sum(reasons.values()),
@@ -115,6 +124,8 @@ class Batch:
             async for line in lines:
                 self.finished += 1
                 reasons[line["reason"]] += 1
+                if line["reason"] == "error" and reasons["error"] == 1:
+                    say(f"line {line['id']}: {line['detail']} (the reply's line says so, too)")
                 progress.show(self.finished, len(self.prompts))
         progress.end()
 

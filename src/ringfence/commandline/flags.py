@@ -45,7 +45,9 @@ class Flags:
     ] = None
     rings_strength: Annotated[
         float | None,
-        typer.Option(metavar="0..1", help="How much of the adapter; 0 is the base model."),
+        typer.Option(
+            metavar="0..2", help="How much of the adapter; 0 is the base model, 1 the adapter."
+        ),
     ] = None
     chat_template: Annotated[
         str | None, typer.Option(metavar="FILE", help="Another chat template than the model's.")

@@ -54,6 +54,11 @@ def inventory() -> list[Item]:
             for name in ("google-re2", "jsonschema", "py3langid")
         ),
         _package("fastapi", "ringfence serve", "pip install 'ringfence[serve]'"),
+        _package("inspect-ai", "ringfence evaluate, report", "pip install 'ringfence[eval]'"),
+        *(
+            _package(name, "ringfence train", "pip install 'ringfence[train]'")
+            for name in ("trl", "peft", "accelerate", "datasets")
+        ),
         Item(
             name="any OpenAI-compatible server",
             use="--engine http://HOST/v1#MODEL",

@@ -161,10 +161,11 @@ def export(
     model: Annotated[str, typer.Option(help="As the server's /v1/models names it.")],
     out: Annotated[Path, typer.Option(metavar="FILE", help="Where the YAML goes.")],
     url: Annotated[str, typer.Option(help="Of the server.")] = "http://127.0.0.1:8000/v1",
+    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Write a configuration with which another tool scans `ringfence serve`."""
     from ringfence.commandline import reporting
 
     with told():
-        reporting.export(tool, url=url, model=model, out=out, as_json=json)
+        reporting.export(tool, url=url, model=model, out=out, force=force, as_json=json)

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -144,12 +145,14 @@ def compared(
     return failed
 
 
-def export(kind: str, *, url: str, model: str, out: Path, as_json: bool) -> None:
+def export(kind: str, *, url: str, model: str, out: Path, force: bool, as_json: bool) -> None:
     """Write a configuration of another tool that points at our server.
 
     Raises:
-        InputError: an unknown tool, or a URL that is none.
+        InputError: an unknown tool, a URL that is none, or a file that is there without `force`.
     """
+    if out.exists() and not force:
+        raise InputError(f"--out {out} exists; --force replaces it")
     from ringfence.reports.exports import exported
 
     export = exported(kind, url, model)
@@ -238,9 +241,11 @@ def _show_comparisons(
     found: Sequence[Comparison], gates: Iterable[GateResult], a: str, b: str, console: Console
 ) -> None:
     console.print(terminal.shown(f"A: {a}   B: {b}"))
-    table = Table(border_style="dim")
+    # Eighty columns, those of a build's log, have to hold it.
+    table = Table(border_style="dim", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for head in ("metric", "pairs", "A", "B", "points (95 %)", "fixed", "broken", "p", "Holm"):
-        table.add_column(head, justify="left" if head == "metric" else "right")
+        first = head == "metric"
+        table.add_column(head, justify="left" if first else "right", overflow="fold")
     for one in found:
         table.add_row(
             terminal.shown(one.name),

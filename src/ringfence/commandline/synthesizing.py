@@ -96,6 +96,7 @@ class Run:
         return {
             "cases": self.count,
             "made_now": self.count - done,
+            "split": self._job.split,
             "files": {name: file["lines"] for name, file in manifest["files"].items()},
             "counts": manifest["counts"]["recipe"],
             "overlap": manifest["overlap"]["share_of_eval_in_train"],
@@ -192,6 +193,8 @@ def told(summary: dict[str, Any], out: Path, *, as_json: bool) -> None:
         return
     files = ", ".join(f"{lines} in {name}" for name, lines in summary["files"].items())
     say(f"{out}: {files}, in {summary['seconds']:.1f} s")
+    if summary["split"] == "both" and not summary["files"]["judge-check.jsonl"]:
+        say("no case is for evaluation: every fifth of a recipe is; raise --count, or --split eval")
 
 
 def preview(

@@ -26,6 +26,7 @@ from ringfence.evaluation.names import full_name, is_ours, parse
 from ringfence.evaluation.reading import LOGS, cell_of, finished, logged, newest
 from ringfence.evaluation.watching import Count, watched
 from ringfence.partial_files import locked, sync_folder
+from ringfence.principle import Principle
 from ringfence.records import MANIFEST, RECORDS, manifest_of, records_as_jsonl
 from ringfence.suites import suite
 
@@ -94,8 +95,17 @@ class Plan:
 
 def _check_model(model: str, seeds: int) -> None:
     if is_ours(model):
-        if "seed" in parse(model).named and seeds > 1:
+        name = parse(model)
+        if "seed" in name.named and seeds > 1:
             raise InputError(f"--model {model}: gives a seed, and --seeds counts them: drop one")
+        kind, _, path = name.engine.partition(":")
+        if kind == "embedded" and path and not Path(path).expanduser().is_file():
+            raise InputError(f"--model {model}: there is no file {path}")
+        if principle := name.settings.one_principle():
+            try:
+                Principle.load(principle)
+            except InputError as error:
+                raise InputError(f"--model {model}: {error}") from None
     elif "/" not in model:
         raise InputError(
             f"--model {model}: must be embedded, embedded:PATH.gguf, hf:PATH, http://HOST/v1#MODEL "
@@ -116,18 +126,30 @@ def opened(out: Path, plan: Plan, *, resume: bool) -> Iterator[bool]:
     there = out.is_dir() and any(out.iterdir())
     if there and not resume:
         raise InputError(f"--out {out}: is not empty; --resume goes on with a run, or name another")
+    made = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
     begun = (out / MANIFEST).exists()
     if there and not begun and {file.name for file in out.iterdir()} - {LOCK, f"{MANIFEST}.tmp"}:
         manifest_of(out)  # says that it is none
-    with contextlib.closing(locked(out / LOCK)):
-        if begun:
-            _compare(out, plan)
-        else:
-            _write(out, _manifest(plan))
-        yield begun
-    with contextlib.suppress(OSError):
-        (out / LOCK).unlink()
+    try:
+        with contextlib.closing(locked(out / LOCK)):
+            try:
+                if begun:
+                    _compare(out, plan)
+                else:
+                    _write(out, _manifest(plan))
+                yield begun
+            except RingfenceError:
+                # A run that never began is in nobody's way.
+                if not begun and not (out / LOGS).exists():
+                    (out / MANIFEST).unlink(missing_ok=True)
+                raise
+            finally:
+                (out / LOCK).unlink(missing_ok=True)
+    finally:
+        if made:
+            with contextlib.suppress(OSError):
+                out.rmdir()  # where nothing is in it
 
 
 def run(out: Path, plan: Plan, changed: Callable[[Count], None]) -> Count:

@@ -93,7 +93,7 @@ def detectable_difference(
     Never less than what McNemar's exact test needs: so many clusters that all differ one way.
 
     Raises:
-        InputError: as `mcnemar_clustered`, or a confidence outside (0, 1) or power outside [0.5, 1).
+        InputError: as `mcnemar_clustered`; a confidence outside (0, 1) or power outside [0.5, 1).
     """
     if not 0.5 <= power < 1:
         raise InputError(f"detectable: power must lie in [0.5, 1), not {power}")
