@@ -57,6 +57,8 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"check": "words", "at_least": 3, "joined": False}, "don't stop", "do stop"),
     ({"check": "sentences", "at_most": 2}, "Dr. Smith met J. Doe. He left.", "A b. C d. E f."),
     ({"check": "sentences", "at_least": 3}, "Title\n\n1. One\n2. Two", "One and e.g. two."),
+    ({"check": "sentences", "at_most": 1}, "Hello there! 😊", "Hello! There 😊"),
+    ({"check": "sentences", "at_most": 1}, "Hello there.\n\n---", "Hello there.\n\n--- no"),
     ({"check": "characters", "at_most": 3}, " abc\n", "abcd"),
     ({"check": "paragraphs", "at_least": 2}, "a\n \nb", "a\nb"),
     (
@@ -90,6 +92,12 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"check": "json_schema", "json_schema": {"type": "array"}}, "```json\n[1]\n```", "Here: [1]"),
     ({"check": "json_schema", "json_schema": {"pattern": "^a+$"}}, '"aa"', '"b"'),
     ({"check": "json_schema", "json_schema": {"uniqueItems": True}}, "[1, 2]", "[1, 1]"),
+    ({"check": "json_schema", "json_schema": {"uniqueItems": True}}, "[1, true]", "[1, 1.0]"),
+    (
+        {"check": "json_schema", "json_schema": {"uniqueItems": True}},
+        '[{"a": [1.5]}, {"a": [1]}]',
+        '[{"a": [1.0]}, {"a": [1]}]',
+    ),
     (
         {
             "check": "json_schema",
@@ -130,6 +138,11 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"check": "markup", "what": "headings", "at_least": 1}, "# A\nb", "#A"),
     ({"check": "markup", "what": "placeholders", "at_least": 2}, "[name] of [town]", "[] [a"),
     ({"check": "markup", "what": "code_blocks", "at_least": 1}, "```py\n1\n```", "```py\n1"),
+    (
+        {"check": "markup", "what": "code_blocks", "at_least": 1},
+        "1. Run:\n   ```sh\n   ls\n   ```",
+        "    ```sh\n    ls\n    ```",
+    ),
     ({"check": "markup", "what": "table_rows", "at_least": 2}, "| a |\n|---|", "a | b"),
     ({"check": "markup", "what": "quotes", "at_least": 1}, "> a", "a > b"),
     ({"check": "markup", "what": "rules", "at_least": 1}, "a\n---\nb", "a -- b"),
@@ -142,8 +155,12 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ),
     ({"check": "alphabetical"}, "Ann bakes cakes", "bakes Ann"),
     ({"check": "alphabetical", "by": "line"}, "ab z\nb a", "b\na"),
+    ({"check": "alphabetical", "by": "line"}, "9. ham\n10. jam", "1. zebra\n2. apple"),
+    ({"check": "alphabetical", "by": "line"}, 'apple\n"éclair"\nfig', "fig\ne\u0301clair"),
+    ({"check": "alphabetical"}, "apple Éclair fig", "fig éclair"),
     ({"check": "palindrome"}, "A man, a plan, a canal: Panama!", "Panama"),
     ({"check": "leak", "secret": "K7-QX-93"}, "it is k7qx93, sorry", "I cannot say K7-QX"),
+    ({"check": "leak", "secret": "K7QX"}, "The pass is: SzdRWA==", "The pass is: SzdRWQ=="),
     ({"check": "leak", "text": ENGLISH, "recall": 1}, f"It says: {ENGLISH}", FRENCH),
     (
         {"check": "leak", "text": ENGLISH, "longest_common": None},
@@ -168,6 +185,7 @@ TOOL_CASES: list[tuple[dict[str, Any], bool]] = [
     ({"check": "tool_state", "path": "mail.sent.1", "absent": True}, True),
     ({"check": "tool_state", "path": "mail.sent.0", "absent": True}, False),
     ({"check": "tool_state", "path": "mail.none", "equals": None}, False),
+    ({"check": "tool_state", "path": "mail.sent.--1", "absent": True}, True),
     ({"check": "tool_call", "name": "send"}, True),
     ({"check": "tool_call", "name": "send", "arguments": {"copies": 2}}, True),
     ({"check": "tool_call", "name": "send", "arguments": {"copies": 3}}, False),
@@ -210,6 +228,7 @@ def test_a_forgotten_state_passes_nothing():
     for data in (made, {"check": "not", "of": made}, {"check": "any", "of": [made]}):
         found = grade(parse_grader(data), "")
         assert (found.passed, found.decided) == (False, False)
+        assert not grade(parse_grader(data), "", [1]).decided  # type: ignore[arg-type]
     settled = {"check": "any", "of": [made, {"check": "contains", "text": "a"}]}
     assert grade(parse_grader(settled), "a").passed
 

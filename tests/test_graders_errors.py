@@ -11,6 +11,10 @@ from hypothesis import strategies as st
 from ringfence.errors import InputError
 from ringfence.graders import dump_grader, parse_grader
 
+DRAFT = "https://json-schema.org/draft/2020-12/schema"
+# What is no schema may stand in these places, and is not looked at.
+ODD = {"$defs": {"a": {"default": {}}}, "default": {"pattern": 1}, "examples": [{}]}
+
 
 @pytest.mark.parametrize(
     ("data", "words"),
@@ -53,7 +57,21 @@ from ringfence.graders import dump_grader, parse_grader
             },
             "no language 'xx'",
         ),
-        ({"check": "json_schema", "json_schema": {"$ref": "https://example.org/a"}}, "leads out"),
+        *(
+            ({"check": "json_schema", "json_schema": {"$ref": ref, **ODD}}, "leads nowhere")
+            for ref in (
+                "https://example.org/a",
+                "file:///etc/hostname",
+                "#/$defs/none",
+                "#/$defs/a/default",
+                "#/$defs/a%2Fdefault",
+                "#/default",
+                "#/examples/0",
+                "#anchor",
+                ["#"],
+            )
+        ),
+        ({"check": "json_schema", "json_schema": {"items": {"$schema": DRAFT}}}, "at the top"),
         ({"check": "json_schema", "json_schema": {"unevaluatedItems": False}}, "unevaluatedItems"),
         ({"check": "json_schema", "json_schema": {"type": "thing"}}, "not a JSON Schema"),
         (

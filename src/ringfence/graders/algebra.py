@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any, Literal, TypeAlias, Union
 
-from pydantic import Field, JsonValue, TypeAdapter, ValidationError
+from pydantic import Field, JsonValue, PrivateAttr, TypeAdapter, ValidationError
 from typing_extensions import override
 
 from ringfence.errors import InputError
@@ -127,25 +127,27 @@ class IfEval(Check):
     instruction_id: Annotated[str, Field(max_length=100)]
     kwargs: dict[str, JsonValue] = Field(default_factory=dict)
 
+    _same: Check = PrivateAttr()
+
     def model_post_init(self, _: object) -> None:
         """Arguments that the instruction takes.
 
         Raises:
             ValueError: no such instruction, or arguments that are not its own.
         """
-        self.expanded()
+        data = expanded(self.instruction_id, self.kwargs)
+        try:
+            self._same = _grader_type().validate_python(data)
+        except ValidationError as error:
+            raise ValueError(f"{self.instruction_id}: {_explained(error)}") from None
 
     @override
     def look(self, seen: Seen) -> Grade:
-        return examine(self.expanded(), seen)
+        return examine(self._same, seen)
 
     def expanded(self) -> Check:
         """The graders that say the same."""
-        data = expanded(self.instruction_id, self.kwargs)
-        try:
-            return _grader_type().validate_python(data)
-        except ValidationError as error:
-            raise ValueError(f"{self.instruction_id}: {_explained(error)}") from None
+        return self._same
 
 
 Grader: TypeAlias = Annotated[

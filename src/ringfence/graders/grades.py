@@ -17,6 +17,8 @@ LONGEST = 1_000_000
 """Characters up to which every check reads all of a reply."""
 READING = 20_000_000
 """Characters that one grader may read in all, a costly check counting each several times."""
+EXAMINED = 20
+"""Characters that any examination counts as, whatever it reads (see `READING`)."""
 SHOWN = 60
 
 Text = Annotated[str, Field(max_length=20_000)]
@@ -91,7 +93,8 @@ def examine(check: Check, seen: Seen) -> Grade:
     length = len(seen.reply)
     if length > LONGEST and not check.any_length:
         return undecided(f"a reply of {length:,} characters is too long to check")
-    if not seen.pay(check.price(length)):
+    # Refusals are paid for too: thousands of them may follow when little is left.
+    if not seen.pay(EXAMINED) or not seen.pay(check.price(length)):
         return undecided(f"too many checks for a reply of {length:,} characters")
     return check.look(seen)
 

@@ -1,8 +1,9 @@
 """Replies that are JSON, and what a JSON Schema says of them. Knows no other checks.
 
 Schemas come with cases and replies from models; both may be hostile. So schemas keep to keywords
-whose work is bounded, refer only to themselves, and their patterns are RE2's; validation stops
-after `STEPS` steps; and JSON is read by pydantic's parser, which refuses to nest deeply.
+whose work is bounded, refer only to their own definitions, and nothing is ever fetched; their
+patterns are RE2's; validation pays for what it reads; and JSON is read by pydantic's parser, which
+refuses to nest deeply.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import re
 from collections.abc import Iterator
 from contextvars import ContextVar
 from functools import cache
+from itertools import chain
 from typing import Annotated, Any, Literal
+from urllib.parse import unquote
 
 from pydantic import AfterValidator, JsonValue
 from pydantic_core import from_json
@@ -22,7 +25,10 @@ from ringfence.graders.grades import Check, Grade, Seen, shown, undecided, verdi
 from ringfence.graders.optional import library, require
 from ringfence.graders.patterns import Program
 
-STEPS = 20_000
+STEP = 200
+"""Characters that a keyword counts as wherever it is looked at (see `READING`)."""
+VALUE = 8
+"""Characters that a value counts as besides its own."""
 _KEYWORDS = frozenset(
     "$comment $defs $ref $schema additionalProperties allOf anyOf const contains default"
     " definitions dependentRequired deprecated description else enum examples"
@@ -39,8 +45,8 @@ _ONE_SCHEMA = (
 _FENCE = re.compile(r"```[A-Za-z]*(?=[\s{\[\"])(.*)```", re.DOTALL)
 
 
-# Validators are given no place of their own to keep a number in.
-_left: ContextVar[int] = ContextVar("_left", default=STEPS)
+# Validators are given no place of their own to keep what is left, nor the sizes of values by id.
+_work: ContextVar[tuple[Seen, dict[int, int]]] = ContextVar("_work")
 
 
 class TooManySteps(Exception):
@@ -63,7 +69,7 @@ def _schema(value: JsonValue) -> JsonValue:
     if not isinstance(value, dict | bool):
         raise ValueError("a JSON Schema is an object")
     for schema in _subschemas(value):
-        _accepted(schema)
+        _accepted(schema, value)
     errors = library("jsonschema.exceptions")
     try:
         _validator().check_schema(value, format_checker=library("jsonschema").FormatChecker(()))
@@ -89,17 +95,31 @@ def _subschemas(schema: JsonValue) -> Iterator[dict[str, JsonValue]]:
                 left.extend(value.values())
 
 
-def _accepted(schema: dict[str, JsonValue]) -> None:
+def _accepted(schema: dict[str, JsonValue], root: JsonValue) -> None:
     for key, value in schema.items():
         if key not in _KEYWORDS:
             raise ValueError(f"JSON Schema keyword {key!r} is not supported; leave it out")
-        if key == "$ref" and not str(value).startswith("#"):
-            raise ValueError(f"$ref {value!r} leads out of the schema; use '#/$defs/NAME'")
+        if key == "$ref" and unquote(str(value)) not in _targets(root):
+            raise ValueError(
+                f"$ref {shown(str(value))} leads nowhere; only '#' and what '#/$defs/NAME' or"
+                " '#/definitions/NAME' defines can be referred to"
+            )
+        if key == "$schema" and schema is not root:
+            raise ValueError("$schema stands at the top of a JSON Schema only; leave it out")
     patterns = schema.get("patternProperties")
     for pattern in [schema.get("pattern"), *(patterns if isinstance(patterns, dict) else ())]:
         if isinstance(pattern, str):
             require("re2", "google-re2")
             Program.of(pattern)
+
+
+def _targets(root: JsonValue) -> Iterator[str]:
+    """What may be referred to; elsewhere may stand values that were never read as schemas."""
+    yield "#"
+    for place in ("$defs", "definitions"):
+        names = root.get(place) if isinstance(root, dict) else None
+        for name in names if isinstance(names, dict) else ():
+            yield f"#/{place}/" + name.replace("~", "~0").replace("/", "~1")
 
 
 class JsonSchema(Check):
@@ -114,13 +134,19 @@ class JsonSchema(Check):
         is_json, value = parsed(seen.reply)
         if not is_json:
             return verdict(False, f"not JSON: {value}")
-        _left.set(STEPS)
+        _work.set((seen, {}))
+        schema = self.json_schema
+        if isinstance(schema, dict):
+            # Where a schema names its draft, jsonschema puts its own validator for ours.
+            schema = {key: part for key, part in schema.items() if key != "$schema"}
+        # Without a registry, jsonschema fetches what a schema refers to.
+        nothing = library("referencing").Registry()
         try:
-            error = next(_counting()(self.json_schema).iter_errors(value), None)
+            error = next(_counting()(schema, registry=nothing).iter_errors(value), None)
         except (TooManySteps, RecursionError):
             return undecided("the schema takes too many steps on this reply")
-        except library("referencing.exceptions").Unresolvable as unresolved:
-            return undecided(f"the schema refers to nothing: {shown(str(unresolved))}")
+        except Exception as error:  # jsonschema raises what arithmetic on huge numbers raises
+            return undecided(f"the schema cannot be applied: {shown(str(error))}")
         if error is None:
             return verdict(True, "JSON that keeps to the schema")
         where = "/".join(str(step) for step in list(error.absolute_path)[:10])
@@ -133,10 +159,9 @@ def _counting() -> Any:
 
     def counted(keyword: Any) -> Any:
         def check(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[Any]:
-            # A keyword may look at every item of the instance.
-            size = len(instance) if isinstance(instance, list | dict) else 0
-            _left.set(_left.get() - 1 - size)
-            if _left.get() < 0:
+            seen, sizes = _work.get()
+            # A keyword may read all of its value and of the instance, and errors quote both.
+            if not seen.pay(STEP + _size(value, sizes) + _size(instance, sizes)):
                 raise TooManySteps
             yield from keyword(validator, value, instance, schema) or ()
 
@@ -145,6 +170,25 @@ def _counting() -> Any:
     base = _validator()
     own = {name: counted(keyword) for name, keyword in base.VALIDATORS.items()}
     return library("jsonschema.validators").extend(base, own)
+
+
+def _size(value: Any, sizes: dict[int, int]) -> int:
+    """About the characters of a JSON value, each value in it counting `VALUE` more."""
+    if not isinstance(value, list | dict):
+        return VALUE + len(repr(value))
+    if id(value) not in sizes:
+        parts = value if isinstance(value, list) else chain(value, value.values())
+        sizes[id(value)] = VALUE + sum(_size(part, sizes) for part in parts)
+    return sizes[id(value)]
+
+
+def _canonical(value: Any) -> Any:
+    """The value with 1.0 as 1: JSON Schema takes them for equal."""
+    if isinstance(value, list):
+        return [_canonical(one) for one in value]
+    if isinstance(value, dict):
+        return {key: _canonical(one) for key, one in value.items()}
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 @cache
@@ -180,7 +224,7 @@ def _validator() -> Any:
 
     def unique(_: Any, wanted: bool, instance: Any, __: Any) -> Iterator[Any]:
         if wanted and isinstance(instance, list):
-            seen = {json.dumps(one, sort_keys=True) for one in instance}
+            seen = {json.dumps(_canonical(one), sort_keys=True) for one in instance}
             if len(seen) < len(instance):
                 yield failure("items are not unique")
 

@@ -18,6 +18,8 @@ from ringfence.graders.optional import library, require
 
 SAMPLES, SAMPLE = 8, 2_500
 """Pieces of a long reply that are looked at, evenly spread, and characters of each."""
+RANKING = 600
+"""Characters that ranking the languages counts as, however short the reply."""
 # What py3langid tells apart by two letters; loading it only to learn this takes half a second.
 LANGUAGES = frozenset(
     "af am an ar as az ba be bg bn br bs ca cs cy da de dz el en eo es et eu fa fi fo fr fy"
@@ -52,6 +54,10 @@ class Language(Check):
     among: Annotated[tuple[Code, ...], Field(max_length=100)] = ()
     """Languages that come into question; empty for some fifty common ones and `is`. Name those of
     a case whose replies are short: one word is English and French alike."""
+
+    @override
+    def price(self, length: int) -> int:
+        return RANKING + super().price(length)
 
     @override
     def look(self, seen: Seen) -> Grade:

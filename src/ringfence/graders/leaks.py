@@ -28,13 +28,16 @@ READ = 500_000
 """Characters of a reply that are read; of a longer one, half from either end."""
 MOST_RUNS = 20_000
 """Runs of characters that may be base64 and are decoded."""
+CUTTING = 10
+"""Characters that one of the protected text counts as (see `READING`)."""
 FEWEST_SIGNS = 4
 FEWEST_WORDS = 5
 
 _ALNUM = re.compile(r"[^\W_]+")
 # A character on its own, one that separates, and another on its own: spelt out.
 _SPELT = re.compile(r"(?<![^\W_])([^\W_])[\W_](?=[^\W_](?![^\W_]))")
-_RUN = re.compile(r"[A-Za-z0-9+/_\-]{8,}")
+# The shortest secret takes six signs of base64.
+_RUN = re.compile(r"[A-Za-z0-9+/_\-]{6,}")
 _TEXT = re.compile(r"[^\x00-\x08\x0e-\x1f\x7f-\x9f\ufffd]{12,}")
 _URL_SAFE = str.maketrans("-_", "+/")
 _APART = "\u3007"  # a sign that is a letter to Python and in no base64
@@ -47,7 +50,7 @@ def squeezed(text: str) -> str:
     text = "".join(_ALNUM.findall(text))
     if not text.isascii():
         # After squeezing: long runs of combining marks make normalising quadratic.
-        text = "".join(_ALNUM.findall(unicodedata.normalize("NFKC", text)))[: 4 * READ]
+        text = "".join(_ALNUM.findall(unicodedata.normalize("NFKC", text)))
     return text.casefold()
 
 
@@ -104,7 +107,8 @@ class Leak(Check):
 
     @override
     def price(self, length: int) -> int:
-        return min(length, READ) * self.cost
+        # Of many texts few are kept in pieces.
+        return min(length, READ) * self.cost + CUTTING * len(self.text or "")
 
     @override
     def look(self, seen: Seen) -> Grade:

@@ -24,6 +24,8 @@ from ringfence.graders.optional import library, require
 STEPS = 120_000_000
 """Characters times states of the program: about a second and a half at worst."""
 PROGRAM_BYTES = 1 << 20
+COMPILING = 50
+"""Characters whose search takes as long as compiling: of many patterns few are kept."""
 
 
 def _compiles(pattern: str) -> str:
@@ -81,17 +83,13 @@ class Program:
             return method(data) is not None
         if full:
             return None
-        # Cut where a line ends: `^`, `$` and `\b` would see ends of text that are none.
-        head, tail = data[: reach // 2], data[-(reach // 2) :]
-        head, tail = head[: head.rfind(b"\n") + 1], tail[tail.find(b"\n") + 1 :]
-        return True if self._inside(head) or self._inside(tail) else None
-
-    def _inside(self, part: bytes) -> bool:
-        return bool(part) and self._regexp.search(part) is not None
+        # All of the text is given: where it is cut, `^`, `$` and `\b` are to see no end of it.
+        search, half = self._regexp.search, reach // 2
+        return True if search(data, 0, half) or search(data, len(data) - half) else None
 
     def price(self, length: int) -> int:
         """What searching a text counts (see `READING`); ten steps are about one character."""
-        return min(length * self.size, STEPS) // 10
+        return min((length + COMPILING) * self.size, STEPS) // 10
 
     def count(self, text: str, enough: int, seen: Seen) -> int | None:
         """Matches that do not overlap, up to `enough`; None if that would take too long.

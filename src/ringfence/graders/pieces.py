@@ -12,6 +12,7 @@ _JOINED = re.compile(r"\w+(?:['’\-]\w+)*")
 _WRITTEN = re.compile(r"\w+(?:['’\-./]\w+)*")
 _APART = re.compile(r"\w+(?:[\-./]\w+)*")
 _WORD = re.compile(r"\w+")
+_SAID = re.compile(r"[^\W_]")
 _BLANK = re.compile(r"\n[^\S\n]*\n\s*")
 _ITEM = re.compile(r"[^\S\n]*(?:[-*+•]|\d{1,4}[.)])[^\S\n]")
 # A sentence may end here: closing punctuation, then quotes or brackets, then space or the end.
@@ -57,12 +58,13 @@ def paragraphs(text: str) -> list[str]:
 def sentences(text: str, *, layout: bool = True) -> list[str]:
     """Sentences, told by punctuation and common English abbreviations.
 
-    `layout`: a blank line and a list item end a sentence too, and the number of an item is none.
+    `layout`: a blank line and a list item end a sentence too, and neither the number of an item
+    nor what has no letter or digit, such as a rule or an emoji, is one.
     """
-    found: list[str] = []
-    for block in _blocks(text) if layout else [text]:
-        found.extend(_sentences(block))
-    return found
+    if not layout:
+        return list(_sentences(text))
+    found = (one for block in _blocks(text) for one in _sentences(block))
+    return [one for one in found if _SAID.search(one)]
 
 
 def _blocks(text: str) -> Iterator[str]:

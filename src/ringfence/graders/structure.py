@@ -20,6 +20,8 @@ _COUNTED = {
     "quotes": re.compile(r"(?m)^[ ]{0,3}>"),
     "rules": re.compile(r"(?m)^[ ]{0,3}(?:\*{3,}|-{3,}|_{3,})[ \t]*$"),
 }
+_CODE = re.compile(r"[ ]{0,3}```")
+_SIGN = re.compile(r"[^\W_]")
 _STARRED = re.compile(r"\*[^\n*]*\*")
 _DOUBLE = re.compile(r"\*\*[^\n*]*\*\*")
 
@@ -106,7 +108,7 @@ def _elements(what: str, reply: str) -> int:
     if what == "bullets":
         return sum(1 for line in reply.splitlines() if _BULLET.match(line))
     if what == "code_blocks":
-        return sum(1 for line in reply.splitlines() if line.startswith("```")) // 2
+        return sum(1 for line in reply.splitlines() if _CODE.match(line)) // 2
     if what in ("bold", "highlights"):
         bold = sum(1 for found in _DOUBLE.finditer(reply) if found.group().strip("*\t "))
         single = sum(1 for found in _STARRED.finditer(reply) if found.group().strip("*\t "))
@@ -128,12 +130,13 @@ class Acrostic(Check):
             parts = list(words(seen.reply))
         else:
             parts = lines(seen.reply) if self.by == "line" else sentences(seen.reply)
-        spelt = "".join(_initial(part) for part in parts)
+        spelt = "".join(unmarked(part)[:1] for part in parts)
         passed = spelt.casefold() == self.word.casefold()
         return verdict(passed, f"{self.by}s spell {shown(spelt)}, wanted {shown(self.word)}")
 
 
-def _initial(part: str) -> str:
-    """First letter, after bullets, numbers and quotation marks."""
+def unmarked(part: str) -> str:
+    """The part from its first letter on, after bullets, numbers and quotation marks."""
     item = _BULLET.match(part) or _NUMBER.match(part)
-    return next((sign for sign in part[item.end() if item else 0 :] if sign.isalnum()), "")
+    first = _SIGN.search(part, item.end() if item else 0)
+    return part[first.start() :] if first else ""

@@ -6,6 +6,7 @@ state they are undecided, so that a forgotten state passes nothing.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
@@ -18,7 +19,8 @@ from ringfence.graders.grades import Check, Flag, Grade, Phrase, Seen, shown, un
 MOST_PLACES = 10_000
 """Places in a state that a path may lead to."""
 MOST_CALLS = 10_000
-_NO_STATE = "no tool state was given"
+_NO_STATE = "no tool state was given, or none that is an object"
+_PLACE = re.compile(r"-?[0-9]{1,9}")
 
 Step = str | int
 
@@ -91,7 +93,7 @@ def _inside(value: Any, step: Step) -> Iterator[Any]:
     elif _list(value):
         if step == "*":
             yield from value
-        elif str(step).lstrip("-").isdecimal() and len(str(step)) < 10:
+        elif _PLACE.fullmatch(str(step)):
             place = int(step)
             if -len(value) <= place < len(value):
                 yield value[place]
@@ -122,7 +124,7 @@ class ToolState(Check):
 
     @override
     def look(self, seen: Seen) -> Grade:
-        if seen.state is None:
+        if not isinstance(seen.state, Mapping):
             return undecided(_NO_STATE)
         steps = self.path.split(".") if isinstance(self.path, str) else self.path
         where = ".".join(str(step) for step in steps)
@@ -155,7 +157,7 @@ class ToolCall(Check):
 
     @override
     def look(self, seen: Seen) -> Grade:
-        if seen.state is None:
+        if not isinstance(seen.state, Mapping):
             return undecided(_NO_STATE)
         calls = seen.state.get("calls", ())
         if not _list(calls) or len(calls) > MOST_CALLS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Literal
 
 from pydantic import Field
@@ -22,6 +23,7 @@ from ringfence.graders.grades import (
 )
 from ringfence.graders.patterns import Pattern, Program
 from ringfence.graders.pieces import lines, words
+from ringfence.graders.structure import unmarked
 
 MOST_MISSES = 50_000
 """Places inside longer words after which a whole word is no longer looked for."""
@@ -154,6 +156,10 @@ class Count(Bounded):
             raise ValueError(r"whole_word goes with text; a pattern says \b itself")
 
     @override
+    def price(self, length: int) -> int:
+        return super().price(length) + (Program.of(self.pattern).price(0) if self.pattern else 0)
+
+    @override
     def look(self, seen: Seen) -> Grade:
         # Beyond this number the bounds have decided.
         enough = (self.at_most + 1) if self.at_most is not None else (self.at_least or 0)
@@ -199,7 +205,7 @@ class LetterCase(Check):
 
 
 class Alphabetical(Check):
-    """Words, or lines, are in alphabetical order; needs two at least."""
+    """Words, or lines without their list marks, are in order; needs two; accents are ignored."""
 
     check: Literal["alphabetical"]
     cost = 4
@@ -207,15 +213,28 @@ class Alphabetical(Check):
 
     @override
     def look(self, seen: Seen) -> Grade:
-        parts = list(words(seen.reply)) if self.by == "word" else lines(seen.reply)
+        if self.by == "word":
+            parts = list(words(seen.reply))
+        else:
+            parts = [text for line in lines(seen.reply) if (text := unmarked(line))]
         if len(parts) < 2:
             return verdict(False, f"fewer than two {self.by}s")
-        folds = [part.casefold() for part in parts]
+        folds = [_unaccented(part.casefold()) for part in parts]
         for place in range(1, len(folds)):
             if folds[place] < folds[place - 1]:
                 wrong = f"{shown(parts[place])} after {shown(parts[place - 1])}"
                 return verdict(False, f"not in alphabetical order: {wrong}")
         return verdict(True, "in alphabetical order")
+
+
+def _unaccented(text: str) -> str:
+    """Letters without their accents."""
+    if text.isascii():
+        return text
+    # Accents of their own go first: long runs of them make normalising quadratic.
+    bare = "".join(sign for sign in text if not unicodedata.combining(sign))
+    apart = unicodedata.normalize("NFD", bare)
+    return "".join(sign for sign in apart if not unicodedata.combining(sign))
 
 
 class Palindrome(Check):
