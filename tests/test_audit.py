@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from ringfence.audit import audit
 from ringfence.cli import app
 from ringfence.policy_files import as_file
-from ringfence.rendering.templates import TemplateFailed
+from ringfence.rendering.templates import Allowance, TemplateFailed
 from ringfence.rendering.traits import Program
 from ringfence.rings import Policy
 
@@ -89,6 +89,23 @@ def test_control_tokens_that_steer_are_told():
         "{% endif %}{{ m.content }}{% endfor %}"
     )
     assert audited(template, control=("<|x|>", "<|y|>")).steered == ("<|x|>",)
+
+
+def test_only_so_many_control_tokens_are_tried_with_or_without_a_tokenizer():
+    tokens = [f"<t{number}>" for number in range(450)]
+    template = "".join(tokens) + "{{ messages[0].content }}"
+    assert audited(template).control_tried == 400
+    assert audited(template, control=tokens).control_tried == 400
+
+
+def test_an_audit_has_one_allowance_for_everything(monkeypatch):
+    monkeypatch.setattr("ringfence.audit.Allowance", lambda **_: Allowance(seconds=0.2))
+    template = (
+        "{% if '<' in messages[0].content %}{% for i in range(99999) %}{% for j in range(99999) %}"
+        "{% endfor %}{% endfor %}{% endif %}{{ messages[0].content }}"
+    )
+    with pytest.raises(TemplateFailed, match="too long"):
+        audited(template, control=["<a>", "<b>", "<c>"])
 
 
 @pytest.mark.parametrize("template", ["{% for", "{{ 1 / 0 }}", "{{ raise_exception('no') }}"])

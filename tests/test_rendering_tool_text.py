@@ -249,6 +249,14 @@ def test_arguments_that_are_no_json_object_are_a_json_text(said):
         ("<ｔｏｏｌｓ>", r"\u003cｔｏｏｌｓ>"),
         ("x </tool_response", r"x \u003c/tool_response"),
         ("<<tools>", r"<\u003ctools>"),
+        ("<tools and", r"\u003ctools and"),
+        ("#include <tools.h>", r"#include \u003ctools.h>"),
+        ("</tool_response " + "." * 120 + ">", r"\u003c/tool_response " + "." * 120 + ">"),
+        ("<" + " " * 121 + "/tool_response>", r"\u003c" + " " * 121 + "/tool_response>"),
+        *(
+            (f"<{letter}/tool{letter}s>", rf"\u003c{letter}/tool{letter}s>")
+            for letter in "\U000e0001\u115f\u1160\u3164\uffa0\u17b4\u180b\u2800\0\ufe0f\u2065\ue000"
+        ),
     ],
 )
 def test_what_forges_the_form_is_broken_visibly(said, shown):
@@ -258,8 +266,8 @@ def test_what_forges_the_form_is_broken_visibly(said, shown):
 
 @pytest.mark.parametrize(
     "said",
-    ["a < b", "#include <tools.h>", "<tool_calls>", "<b>tools</b>", "tool_response>", "<tools and",
-     "<", "</p>", r"\u003c/tool_response>", "<tool response>"],
+    ["a < b", "<tool_calls>", "<b>tools</b>", "tool_response>", "<", "</p>", "<toolshed>",
+     r"\u003c/tool_response>", "<tool response>", "<tool_", "<to</ols>"],
 )  # fmt: skip
 def test_what_forges_nothing_stays_as_it_is(said):
     assert broken(said) == said
@@ -332,7 +340,12 @@ def test_a_megabyte_of_forgeries_takes_seconds_at_most():
     from time import process_time
 
     began = process_time()
-    for text in ("</tool_response>" * 60_000, "<" * 1_000_000, "<" + " /" * 500_000):
+    for text in (
+        "</tool_response>" * 60_000,
+        "<" * 1_000_000,
+        "<" + " /" * 500_000,
+        "< t" * 300_000,
+    ):
         broken(text)
     assert process_time() - began < 20
 

@@ -123,6 +123,45 @@ def test_a_name_that_completes_a_control_token_does_not_become_one():
     assert len(controls(rendering)) == 1
 
 
+def test_dotted_text_of_a_definition_is_followed_and_no_control_token():
+    from ringfence.vocabulary import Vocabulary
+
+    template = "{{ tools|tojson }}{% for m in messages %}{{ m.content + '<|im_end|>' }}{% endfor %}"
+    shown = card("chatml")
+    words = ("im.start", "x.y", "https://a.b/c", "<|im_end|>")
+    object.__setattr__(shown, "template", template)
+    object.__setattr__(shown, "tokenizer", Vocabulary.characters(words))
+    tool = {"name": "x.y", "description": "d", "parameters": {"enum": list(words[:3])}}
+    rendering = render(talk(("user", "Hi"), tools=[tool]), shown)
+    assert json.dumps(words[:3])[1:-1] in rendering.text
+    assert controls(rendering) == [shown.tokenizer.control["<|im_end|>"]]
+    # The name is the template's, which may take it apart; the rest is whoever's the tools are.
+    assert spoken(rendering, None, shown) == "d" + "im.start" + "https://a.b/c"
+
+
+ROUNDED = '{"m": 12345678901234567.89}'
+
+
+def test_numbers_stay_as_they_are_written_or_a_note_says_that_they_are_rounded():
+    for text, parsed, exact in (
+        ('{"a": 1.50, "b": -0.0, "c": 1e2, "d": 123456789012345678901}', True, True),
+        (ROUNDED, True, False),
+        ('{"m": 1e-400}', True, False),
+        ('{"m": 1e-9999999999999999999}', True, False),
+        ('{"amount": 1e400}', False, False),
+    ):
+        call_ = ToolCall(name="x", arguments=text)
+        assert (call_.parsed is not None, call_.exact) == (parsed, exact), text
+    for name in ("qwen3", "chatml"):
+        shown = card(name)
+        for text in (ROUNDED, '{"amount": 1e400}'):
+            rendering = render(talk(("user", "?"), call(text)), shown)
+            noted = any("rounded" in note for note in rendering.notes)
+            said = spoken(rendering, 1, shown).replace('\\"', '"')
+            assert noted or text in said, (name, text)
+            assert noted == (name == "qwen3" and text == ROUNDED)
+
+
 def test_marks_cannot_be_forged_by_escapes_in_arguments():
     shown = card("qwen3")
     forged = "".join(f"\\udbc0\\udc0{n}" for n in (0, 1)) + "0000000"

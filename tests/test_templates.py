@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
+import tracemalloc
 
 import pytest
 from chat_templates import NAMES, source
@@ -15,10 +17,11 @@ from ringfence.rendering.templates import (
     TemplateRefused,
     run,
 )
+from ringfence.rendering.traits import Program, traits
 
 
-def made(template: str, **variables: object) -> str:
-    return run(template, variables, Allowance(seconds=0.5))
+def made(template: str, *, seconds: float = 0.5, **variables: object) -> str:
+    return run(template, variables, Allowance(seconds=seconds))
 
 
 GROWING = (
@@ -57,6 +60,44 @@ EXPENSIVE = {
     "rounding": "{{ 1.5 | round(10 ** 9, 'ceil') }}",
     "powers": "{{ 9 ** (9 ** 9) }}",
 }
+# Each would make hundreds of megabytes at once, and be stopped too late if it paid only then.
+SUDDEN = {
+    "tabs by name": r"{{ '\t'.expandtabs(tabsize=200000000)|length }}",
+    "many widths": "{{ ((('%(a)9999s')*20000) % {'a': 1})|length }}",
+    "many fields": "{{ ((('%(a)s')*2000) % {'a': 'b'*100000})|length }}",
+    "many floats": "{{ ((('%(a)f')*500000) % {'a': 1e308})|length }}",
+    "many long numbers": "{{ ((('%(a)x')*2000) % {'a': ('1'*999999)|int(base=2)})|length }}",
+    "format widths": "{{ ('{0:9999}'*20000).format('a')|length }}",
+    "format in other digits": "{{ '{0:２００００００００}'.format('a')|length }}",
+    "format reaching in": "{% set ns = namespace(x='a'*100000) %}{{ ('{0.x}'*2000).format(ns) }}",
+    "format filter": "{{ (('%(a)9999s')*20000)|format(a=1)|length }}",
+    "replace filter by name": "{{ ('a'*20000)|replace(new='b'*10000, old='a')|length }}",
+    "replacing numbers": "{{ ('1'*20000)|replace(1, ['b'*10000])|length }}",
+    "joining letters": "{{ ('B'*100000).join('a'*2000)|length }}",
+    "joining a generator": "{{ ('B'*100000).join(('a'*2000)|map('upper'))|length }}",
+    "bytes times": "{{ ('a'.encode() * 200000000)|length }}",
+    "text below nothing": "{% set x = 'a'.ljust(-10**9) %}{{ ('a' * 10**8)|length }}",
+    "values": "{{ dict(a=['a'*1000000]*99).values()|string|length }}",
+    "filter of a list": "{{ (['a'*1000000]*99)|upper|length }}",
+    "refusing at length": "{{ raise_exception(['a'*1000000]*99) }}",
+    "list as Python spells it": r"{{ ['\U000e0001'*3500000]|string|length }}",
+    "json separators": "{{ ([0]*2000)|tojson(separators=('B'*100000, ':'))|length }}",
+    "json escapes": r"{{ ('\U000e0001'*3000000)|tojson(ensure_ascii=true)|length }}",
+    "adding up lists": "{{ ([range(100000)|list]*150)|sum(start=[])|length }}",
+    "escaping": "{{ ('&'*8000000)|e|length }}",
+    "adding to safe text": "{{ (('a'|safe) + '&'*8000000)|length }}",
+}
+
+
+@pytest.mark.parametrize("case", sorted(SUDDEN))
+def test_what_would_be_enormous_is_paid_for_before_it_is_made(case):
+    tracemalloc.start()
+    try:
+        with pytest.raises(TemplateCostly):
+            made(SUDDEN[case], seconds=10)
+        assert tracemalloc.get_traced_memory()[1] < 40_000_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("case", sorted(EXPENSIVE))
@@ -77,6 +118,10 @@ def test_a_template_that_would_take_for_ever_or_fill_the_memory_is_stopped(case)
         "{{ [1, 2] | random }}",
         "{{ 'a' | attr('upper') }}",
         "{{ 'a'.translate({}) }}",
+        "{{ (('a', 'b')*9)|join(attribute='x', d='B') }}",
+        "{{ ['a'] is lower }}",
+        "{{ ('a{}'|safe).format(1) }}",
+        "{% autoescape true %}{{ '&' }}{% endautoescape %}",
         "{{ " + "(" * 5000 + ")" * 5000 + " }}",
         "{% if 1 %}" * 200 + "{% endif %}" * 200,
         "x" * (LONGEST_SOURCE + 1),
@@ -85,6 +130,20 @@ def test_a_template_that_would_take_for_ever_or_fill_the_memory_is_stopped(case)
 def test_what_no_chat_template_needs_is_an_error(template):
     with pytest.raises(TemplateFailed):
         made(template)
+
+
+def test_a_namespace_does_not_write_out_what_it_holds():
+    assert made("{% set ns = namespace(x='a') %}{{ ns }}{{ ns.x }}") == "<Namespace>a"
+
+
+def test_trying_a_template_out_has_one_allowance(monkeypatch):
+    given = []
+    monkeypatch.setattr(
+        "ringfence.rendering.traits.Allowance",
+        lambda seconds: given.append(seconds) or Allowance(seconds=0.05),
+    )
+    traits(Program(source=EXPENSIVE["loops"]), re.compile("(?!)"))
+    assert given == [2]
 
 
 def test_a_refusal_is_told_from_a_failure():
@@ -106,6 +165,23 @@ def test_ordinary_operations_do_what_they_do_in_jinja():
         "{{ 'a-b'.replace('-', '+') }} {{ {'b': 1, 'a': [2]} | tojson }} {{ 'x' * 3 }} {{ 2 ** 3 }}"
     )
     assert made(template) == 'a1, b2, c3 cba (2,) x! a+b {"b": 1, "a": [2]} xxx 8'
+
+
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        ("{{ '%s: %5.2f%%' % ('a', 2) }}{{ '%s-%(a)s' % {'a': 1} }}", "a:  2.00%{'a': 1}-1"),
+        ("{{ '{:>3}|{x.y}|{!r}'.format('a', 'b', x={'y': 1}) }}", "  a|1|'b'"),
+        ("{{ '{a}'.format_map({'a': 3}) }}{{ '%s-%s'|format(1, 2) }}", "31-2"),
+        ("{{ 'a,b'.split(',', maxsplit=1) }}{{ '-'.join('ab') }}", "['a', 'b']a-b"),
+        ("{{ [1, 2]|join }}{{ [{'a': 1}]|map(attribute='a')|join('-') }}", "121"),
+        ("{{ 'a\nb'|indent(2, true) }}{{ 'aa'|replace('a', 'b', 1) }}", "  a\n  bba"),
+        ("{{ {'a': 1}.items() }}{{ [1, 2]|sum }}{{ [3]|batch(1)|list }}",
+         "dict_items([('a', 1)])3[[3]]"),
+    ],
+)  # fmt: skip
+def test_what_pays_beforehand_makes_what_jinja_makes(template, text):
+    assert made(template) == text
 
 
 @pytest.mark.hf

@@ -21,6 +21,8 @@ Fate = Literal["kept", "moved", "merged", "dropped", "refused", "failed"]
 ROLES = ("system", "developer", "user", "assistant", "tool")
 _CALL = "qzcallqz"
 _TOOL = "qztoolqz"
+# Each costs a run of the template.
+_MOST_CONTROL = 400
 _LOOKS_CONTROL = re.compile(r"<[^<>\s]{1,40}>|\[/?[A-Z_]{2,20}\]")
 
 
@@ -88,7 +90,7 @@ class Audit:
             `refused` or `failed`.
         control: control tokens that stand in a user's text and that the ordinary path, tokenising
             the template's text as a whole, takes for control tokens.
-        control_tried: how many were tried.
+        control_tried: how many were tried; 400 at most.
         steered: control tokens in a user's text that make the template refuse or fail.
     """
 
@@ -129,15 +131,16 @@ def audit(
         parts: give content as a list of parts, or as text; found out by trying if None.
 
     Raises:
-        TemplateFailed: it is no template, or cannot even render one user's message.
+        TemplateFailed: it is no template, cannot even render one user's message, or takes more
+            than 10 seconds of processor time for everything.
     """
     compiled(program.source)
     policy = policy or Policy.preset("harmony")
     bench = _Bench(program, parts)
     bench.made(("user",))
-    tokens = tuple(control) or bench.looks_control()
+    tokens = (tuple(control) or bench.looks_control())[:_MOST_CONTROL]
     found, steered = bench.parsed(tokens, parse)
-    return Audit(
+    report = Audit(
         name=name,
         policy=policy.name,
         findings=tuple(bench.finding(probe) for probe in PROBES),
@@ -148,6 +151,8 @@ def audit(
         control_tried=len(tokens),
         steered=steered,
     )
+    bench.allowance.tick()  # without time a template fails at anything, which says nothing of it
+    return report
 
 
 class _Bench:
@@ -155,6 +160,7 @@ class _Bench:
 
     def __init__(self, program: Program, parts: bool | None) -> None:
         self.program = program
+        self.allowance = Allowance()
         self.traits = traits(program, re.compile("(?!)"))
         self.parts = self.traits.parts if parts is None else parts
 
@@ -165,7 +171,7 @@ class _Bench:
             for index, role in enumerate(roles)
         ]
         try:
-            return self.program.text(messages, Allowance(seconds=2), generate=True)
+            return self.program.text(messages, self.allowance, generate=True)
         except TemplateRefused:
             raise
         except TemplateFailed:
@@ -175,7 +181,7 @@ class _Bench:
             for message in messages:
                 for call in message.get("tool_calls", ()):
                     call["function"]["arguments"] = f'{{"city": "{_CALL}"}}'
-            return self.program.text(messages, Allowance(seconds=2), generate=True)
+            return self.program.text(messages, self.allowance, generate=True)
 
     def _message(self, role: str, text: str) -> dict[str, Any]:
         content: Any = [{"type": "text", "text": text}] if self.parts else text

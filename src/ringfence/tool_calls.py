@@ -7,9 +7,11 @@ what templates use as a name or an id must look like one.
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from ringfence.errors import InputError
@@ -37,15 +39,15 @@ class ToolCall:
     def parsed(self) -> dict[str, Any] | None:
         """The arguments as an object; None where an object would say less than the text.
 
-        So it is where they are no JSON object, nest too deeply or name a key twice.
+        So it is where they are no JSON object, nest too deeply, name a key twice or hold a number
+        that is larger than a float can be. Other numbers are rounded to floats; see `exact`.
         """
-        try:
-            value = json.loads(
-                self.arguments, parse_constant=_no_constant, object_pairs_hook=_without_twins
-            )
-        except (ValueError, RecursionError):
-            return None
-        return value if isinstance(value, dict) and _shallow(value) else None
+        return _object(self.arguments, _finite)
+
+    @property
+    def exact(self) -> bool:
+        """Whether the object says what the text says to the last digit of every number."""
+        return _object(self.arguments, _exact) is not None
 
 
 def calls_of(where: str, value: object) -> tuple[ToolCall, ...]:
@@ -131,6 +133,38 @@ def _json(where: str, value: object) -> str:
     if len(text) > _LONGEST or not _shallow(value):
         raise InputError(f"{where}: longer than {_LONGEST} characters or nested too deeply")
     return text
+
+
+def _object(text: str, number: Callable[[str], float]) -> dict[str, Any] | None:
+    """Reads an object; None where it is none that `parsed` gives, or `number` raises ValueError."""
+    try:
+        value = json.loads(
+            text,
+            parse_constant=_no_constant,
+            parse_float=number,
+            object_pairs_hook=_without_twins,
+        )
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) and _shallow(value) else None
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:40]} is larger than a float can be")
+    return value
+
+
+def _exact(text: str) -> float:
+    value = _finite(text)
+    try:
+        same = Decimal(text) == Decimal(repr(value))
+    except ArithmeticError:  # an exponent beyond Decimal's own
+        same = False
+    if not same:
+        raise ValueError(f"{text[:40]} is rounded to {value}")
+    return value
 
 
 def _no_constant(name: str) -> object:

@@ -20,7 +20,6 @@ from ringfence.rendering.templates import LONGEST_SOURCE, TemplateFailed
 from ringfence.rendering.traits import Program
 
 _STYLES = {"kept": "green", "moved": "yellow", "merged": "red", "dropped": "bold red"}
-_MOST_CONTROL = 400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +115,7 @@ def _model(path: Path) -> Subject:
     return Subject(
         name=found.name,
         program=Program(source=found.template, bos=found.bos, eos=found.eos),
-        control=tuple(found.tokenizer.control)[:_MOST_CONTROL],
+        control=tuple(found.tokenizer.control),
         parse=_ordinary(path / "tokenizer.json") if path.is_dir() else None,
     )
 

@@ -126,8 +126,8 @@ def render(conversation: Conversation, card: EngineCard, *, generate: bool = Tru
     program = Program(source=card.template, bos=card.bos, eos=card.eos)
     _check_names(conversation, control)
     known = traits(program, control)
-    placed, order = _placed(conversation, program, known, control, card.name, generate)
-    return _Writer(card, conversation, placed.pieces, control, known.header).rendering(
+    placed, order, marks = _placed(conversation, program, known, control, card.name, generate)
+    return _Writer(card, conversation, placed.pieces, marks, known.header).rendering(
         order, tuple(placed.notes)
     )
 
@@ -163,7 +163,7 @@ def _placed(
     control: re.Pattern[str],
     name: str,
     generate: bool,
-) -> tuple[Layout, Order]:
+) -> tuple[Layout, Order, Marks]:
     """The first plan under which the template loses nothing."""
     texts = [message.content for message in conversation.messages]
     calls = [call for message in conversation.messages for call in message.tool_calls]
@@ -183,7 +183,7 @@ def _placed(
     for plan in plans(conversation, known):
         made = layout(conversation, plan, known, marks.enclosed)
         try:
-            return made, trace(made, marks, run)
+            return made, trace(made, marks, run), marks
         except TemplateCostly as error:
             raise RenderingError(
                 f"the chat template of {name} was stopped: {error}. Shorten the conversation, or "
@@ -206,7 +206,7 @@ class _Writer:
     card: EngineCard
     conversation: Conversation
     pieces: Sequence[Piece]
-    control: re.Pattern[str]
+    marks: Marks
     header: str
     tokens: list[int] = field(default_factory=list)
     spans: list[Span] = field(default_factory=list)
@@ -243,7 +243,7 @@ class _Writer:
             tokens=self._ringed(),
             spans=tuple(self.spans),
             conversation=self.conversation,
-            text="".join(text for _, text in order),
+            text=self.marks.plain("".join(text for _, text in order)),
             notes=notes,
             replies=tuple(
                 Reply(message=message, start=start, stop=self._ends[message])
@@ -282,14 +282,14 @@ class _Writer:
         )
 
     def _scaffold(self, text: str) -> None:
-        """The template's own text; control tokens in it are control tokens."""
+        """The template's own text; control tokens in it are such, except where a guard stands."""
         tokens: list[int] = []
         ids = self.card.tokenizer.control
-        for part in self.control.split(text):
+        for part in self.marks.control.split(text):
             if part in ids:
                 tokens.append(ids[part])
-            elif part:
-                tokens.extend(self.card.tokenizer.encode(part))
+            elif plain := self.marks.plain(part):
+                tokens.extend(self.card.tokenizer.encode(plain))
         self._add(tokens, None, SCAFFOLD)
 
     def _add(self, tokens: Sequence[int], message: int | None, ring: int) -> None:
@@ -307,7 +307,7 @@ class _Writer:
         A token that ends replies; for templates that close earlier turns with another one, the
         first control token. Without either, the reply ends with its text.
         """
-        found = list(self.control.finditer(text))
+        found = list(self.marks.control.finditer(text))
         ids = self.card.tokenizer.control
         ending = [match for match in found if ids[match[0]] in self.card.ends] or found
         return ending[0].end() if ending else 0
@@ -319,7 +319,7 @@ class _Writer:
         may go on with more in an earlier turn, or with less.
         """
         cuts = {len(self.header), *(m.end() for m in re.finditer("\n", self.header))}
-        found = list(self.control.finditer(self.header))
+        found = list(self.marks.control.finditer(self.header))
         for match in found:
             cuts |= {match.start(), match.end()}
         least = found[0].end() if found else len(self.header)

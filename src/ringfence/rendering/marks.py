@@ -80,6 +80,8 @@ class Marks:
     def cut(self, text: str) -> list[tuple[int | None, str]]:
         """What a template made, cut at the marks: (number of the piece or None, text) in order.
 
+        Guards stay in the template's own text, for what stands there `enclosed`.
+
         Raises:
             BrokenMarks: one mark of a pair is missing.
         """
@@ -89,10 +91,10 @@ class Marks:
         parts: list[tuple[int | None, str]] = []
         position = 0
         for match in pattern.finditer(text):
-            parts.append((None, self.plain(text[position : match.start()])))
+            parts.append((None, text[position : match.start()]))
             parts.append((int(match[1]), self.plain(match[2])))
             position = match.end()
-        parts.append((None, self.plain(text[position:])))
+        parts.append((None, text[position:]))
         if any(self.opening in part or self.closing in part for _, part in parts):
             raise BrokenMarks
         return parts

@@ -57,8 +57,10 @@ def _add_definitions(made: Layout) -> None:
         _collect(tool["function"], strings, "detail")
         _collect(tool["function"].get("description", ""), strings, "tool")
         _collect(tool["function"]["name"], strings, "tool")
-    # Templates take dotted names apart, so they cannot be followed.
-    kept = {t: k for t, k in strings.items() if t not in SCHEMA and not _dotted(t)}
+    # Templates take the dotted names of tools apart, so they cannot be followed.
+    names = {tool["function"]["name"] for tool in made.conversation.tools}
+    dotted = {name for name in names if "." in name}
+    kept = {t: k for t, k in strings.items() if t not in SCHEMA and t not in dotted}
     made.add_strings(None, made.conversation.tools_ring.level, kept)
 
 
@@ -142,6 +144,11 @@ def _turn(made: Layout, number: int, message: Message) -> Turn:
             strings[call.arguments] = "call"
         else:
             _collect(call.parsed, strings, "call")
+            if not call.exact:
+                made.notes.append(
+                    f"messages[{number}]: the template takes a call's arguments as an object; "
+                    "numbers in them are rounded to what a float holds"
+                )
     made.add_strings(number, level, strings)
     named: dict[str, Kind] = {call.name: "called" for call in placed}
     for name, kind in (named | ({message.name: "name"} if message.name else {})).items():
@@ -158,10 +165,6 @@ def _collect(value: Any, strings: dict[str, Kind], kind: Kind) -> None:
             _collect(key, strings, kind)
         for item in value.values() if isinstance(value, dict) else ():
             _collect(item, strings, kind)
-
-
-def _dotted(text: str) -> bool:
-    return "." in text and re.fullmatch(r"[\w.:/-]+", text) is not None
 
 
 def _developers_merged(made: Layout) -> Iterator[Turn]:

@@ -9,8 +9,9 @@ unbounded is in docs/rendering.md.
 from __future__ import annotations
 
 import functools
+import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ringfence.rendering.prices import PAYING as PAYING
@@ -20,8 +21,10 @@ from ringfence.rendering.prices import TemplateFailed as TemplateFailed
 from ringfence.rendering.prices import TemplateRefused as TemplateRefused
 from ringfence.rendering.prices import (
     extent,
+    field,
     filtering,
-    formatting,
+    in_json,
+    joining,
     made,
     method,
     operation,
@@ -40,8 +43,14 @@ _WITHOUT = (
     "attr center filesizeformat forceescape pprint random striptags truncate urlencode urlize "
     "wordwrap xmlattr"
 ).split()
-_GROWING = frozenset({"format", "replace", "indent", "string", "join", "batch", "slice", "round"})
+# Filters that write out what they get, or make more of it.
+_GROWING = frozenset(
+    "batch capitalize e escape format indent lower replace round safe slice string sum title trim "
+    "upper wordcount".split()
+)
 _WITHOUT_GLOBALS = ("lipsum", "cycler", "joiner")
+# Tests that write out whatever they look at.
+_WITHOUT_TESTS = ("lower", "upper")
 
 
 def run(source: str, variables: Mapping[str, Any], allowance: Allowance) -> str:
@@ -95,7 +104,8 @@ def _sandbox_class() -> Any:
     """The environment's class; made late, so that importing this module needs no Jinja."""
     from jinja2 import nodes
     from jinja2.ext import Extension
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
+    from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedFormatter
+    from jinja2.utils import Namespace
     from jinja2.visitor import NodeTransformer
 
     def own(name: str, *args: Any) -> nodes.Call:
@@ -130,6 +140,9 @@ def _sandbox_class() -> Any:
 
         visit_List = visit_Tuple = visit_Dict = literal
 
+        def visit_ScopedEvalContextModifier(self, node: Any) -> Any:
+            raise TemplateFailed("it uses `autoescape`, which makes text longer unpaid")
+
     class Generation(Extension):
         """`{% generation %}` marks what a model writes; for the text it means nothing."""
 
@@ -139,6 +152,23 @@ def _sandbox_class() -> Any:
             line = next(parser.stream).lineno
             body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
             return nodes.Scope(body, lineno=line)
+
+    class Unprinted(Namespace):
+        """A namespace that does not write out what it holds: nobody pays for that."""
+
+        def __repr__(self) -> str:
+            return "<Namespace>"
+
+    class Formatter(SandboxedFormatter):
+        """Pays field by field, since a field may hold others and reach into what it is given."""
+
+        def convert_field(self, value: Any, conversion: Any) -> Any:
+            field("", value)
+            return super().convert_field(value, conversion)
+
+        def format_field(self, value: Any, format_spec: str) -> Any:
+            field(format_spec, value)
+            return super().format_field(value, format_spec)
 
     class Sandbox(ImmutableSandboxedEnvironment):
         intercepted_binops = frozenset({"+", "*", "**", "%"})
@@ -155,9 +185,13 @@ def _sandbox_class() -> Any:
                 del self.globals[name]
             for name in _WITHOUT:
                 del self.filters[name]
+            for name in _WITHOUT_TESTS:
+                del self.tests[name]
+            self.globals["namespace"] = Unprinted
             self.globals["raise_exception"] = _raise_exception
             self.globals["strftime_now"] = _strftime_now
             self.filters["tojson"] = _tojson
+            self.filters["join"] = _join
             self.filters |= {name: _paid(name, code) for name, code in self.filters.items()}
 
         def _parse(self, source: str, name: str | None, filename: str | None) -> Any:
@@ -170,17 +204,18 @@ def _sandbox_class() -> Any:
             return super().call_binop(context, operator, left, right)
 
         def call(self, context: Any, called: Any, /, *args: Any, **kwargs: Any) -> Any:
-            method(called, args)
-            return made(super().call(context, called, *args, **kwargs))
+            return made(super().call(context, called, *method(called, args), **kwargs))
 
         def wrap_str_format(self, value: Any) -> Any:
-            inner = super().wrap_str_format(value)
-            if inner is None:
+            if super().wrap_str_format(value) is None:
                 return None
 
-            def formatted(*args: Any, **kwargs: Any) -> Any:
-                formatting(value.__self__, [args, kwargs])
-                return inner(*args, **kwargs)
+            def formatted(*args: Any, **kwargs: Any) -> str:
+                if type(value.__self__) is not str:
+                    raise TemplateFailed("it formats text that is marked as safe")
+                if value.__name__ == "format_map":
+                    (kwargs,), args = args, ()
+                return Formatter(self).vformat(value.__self__, args, kwargs)
 
             return formatted
 
@@ -218,6 +253,7 @@ def _finalized(value: Any) -> Any:
 
 
 def _raise_exception(message: str) -> NoReturn:
+    written(message)
     raise TemplateRefused(str(message)[:500])
 
 
@@ -234,25 +270,34 @@ def _tojson(
     sort_keys: bool = False,
 ) -> str:
     """JSON as chat templates expect it: Jinja's own filter escapes HTML."""
-    allowance = PAYING.get()
-    size, depth = extent(value, limit=allowance.characters)
-    wide = indent if isinstance(indent, int) else len(indent or "")
-    allowance.charge(size * (2 + max(0, wide) * depth))
+    in_json(value, indent, separators)
     return json.dumps(
         value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
     )
 
 
+def _join(value: Iterable[Any], d: str = "") -> str:
+    """Without the `attribute` of Jinja's own filter, which fetches what nobody paid for."""
+    parts = []
+    for part in value:
+        written(part)
+        parts.append(str(part))
+    written(d)
+    between = str(d)
+    joining(between, parts)
+    return between.join(parts)
+
+
 def _paid(name: str, code: Callable[..., Any]) -> Callable[..., Any]:
     """A filter that pays for what it makes; beforehand where that may be much more than it got."""
     value_at = 1 if hasattr(code, "jinja_pass_arg") else 0
+    signature = inspect.signature(code)
 
     @functools.wraps(code)
     def filtered(*args: Any, **kwargs: Any) -> Any:
-        if name == "join" and len(args) > value_at:
-            args = (*args[:value_at], list(args[value_at]), *args[value_at + 1 :])
-        if name in _GROWING and len(args) > value_at:
-            filtering(name, args[value_at], [*args[value_at + 1 :], *kwargs.values()])
+        if name in _GROWING:
+            given = dict(signature.bind(*args, **kwargs).arguments)
+            filtering(name, args[value_at], dict(list(given.items())[value_at + 1 :]))
         return made(code(*args, **kwargs))
 
     return filtered

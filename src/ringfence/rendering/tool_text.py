@@ -8,6 +8,7 @@ can; `broken` sees to it that only ours are the real ones.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import unicodedata
@@ -44,11 +45,12 @@ CALL = "tool_call"
 _WORDS = (CALL, "tool_response", "tools")
 # What compatibility normalisation, which some tokenizers do, makes a less-than sign of as well.
 _LESS = re.compile("[<\ufe64\uff1c]")
-# White space, slashes, and characters that are not seen.
-_UNSEEN = (
-    r"[\s/\\\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]*"
+# Not seen, though Unicode counts them as letters, marks or symbols: fillers, vowels that are never
+# shown, variation selectors, the blank of Braille, a note without a head.
+_UNSEEN = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U0001d159"
+    "\U000e0100-\U000e01ef]"
 )
-_REACH = 120
 
 
 def definitions(tools: Sequence[Mapping[str, Any]]) -> list[Part]:
@@ -63,16 +65,18 @@ def definitions(tools: Sequence[Mapping[str, Any]]) -> list[Part]:
 def called(calls: Sequence[ToolCall], *, beside: bool) -> list[Part]:
     """The text of calls; `beside` other text they begin on a new line.
 
-    Arguments that are no JSON object are a JSON text, so that they end where they end.
+    Arguments that are no JSON object are a JSON text, so that they end where they end. An object
+    is written anew, unless numbers would be rounded.
     """
     parts: list[Part] = []
     for call in calls:
         said: object = call.arguments if call.parsed is None else call.parsed
+        rounded = call.parsed is not None and not call.exact
         parts += [
             Part("\n" * (beside or bool(parts)) + '<tool_call>\n{"name": "', ours=True),
             Part(call.name),
             Part('", "arguments": ', ours=True),
-            _theirs(json.dumps(said, ensure_ascii=False)),
+            _theirs(call.arguments if rounded else json.dumps(said, ensure_ascii=False)),
             Part("}\n</tool_call>", ours=True),
         ]
     return parts
@@ -90,8 +94,9 @@ def returned(text: str) -> list[Part]:
 def broken(text: str, *, calls: bool = True) -> str:
     r"""The text, in which `<` is written `\u003c` wherever it begins one of the form's words.
 
-    So it is for what looks the same: in capitals, with white space or unseen characters, in
-    characters that are normalised to these. In JSON the meaning stays. Everything else is kept.
+    So it is for what looks the same: in capitals, with white space, slashes or unseen characters,
+    in characters that are normalised to these; whether it is closed or not. In JSON the meaning
+    stays. Everything else is kept.
 
     Args:
         text: hostile.
@@ -106,18 +111,31 @@ def _theirs(text: str) -> Part:
 
 
 def _escaped(found: re.Match[str], calls: bool) -> str:
-    after = found.string[found.end() : found.end() + _REACH]
-    word = _WORD.match(unicodedata.normalize("NFKC", after).casefold())
-    if word is None or (not calls and word["call"]):
+    word = _word_behind(found.string, found.end())
+    if word is None or (not calls and word == CALL):
         return found[0]
     return f"\\u{ord(found[0]):04x}"
 
 
-def _spaced(word: str) -> str:
-    return _UNSEEN.join(map(re.escape, word))
+def _word_behind(text: str, place: int) -> str | None:
+    """The word of the form that the next letters spell, whatever stands unseen between them.
+
+    Never reads past another less-than sign, so a text is read once in all.
+    """
+    said = ""
+    for index in range(place, len(text)):
+        seen = _seen(text[index])
+        if said in _WORDS and not (seen[:1].isalnum() or seen[:1] == "_"):
+            return said
+        said += seen.strip("/\\ ")
+        if not any(word.startswith(said) for word in _WORDS):
+            return None
+    return said if said in _WORDS else None
 
 
-_WORD = re.compile(
-    f"{_UNSEEN}(?:(?P<call>{_spaced(CALL)})|{'|'.join(map(_spaced, _WORDS[1:]))})"
-    rf"(?:{_UNSEEN}(?:>|$)|\s[^<>]*>)"
-)
+@functools.lru_cache(maxsize=4096)
+def _seen(letter: str) -> str:
+    """A letter normalised; empty for white space, control and format characters, and fillers."""
+    if unicodedata.category(letter)[0] in "CZ" or _UNSEEN.match(letter):
+        return ""
+    return unicodedata.normalize("NFKC", letter).casefold()

@@ -47,6 +47,7 @@ class _Trim:
 def trace(layout: Layout, marks: Marks, run: Runner) -> Order:
     """What the template makes of a layout: (number of the piece or None, text) in order.
 
+    In the template's own text, guards stand in what came from elsewhere.
     Notes about what it leaves out on purpose are added to the layout.
 
     Raises:
@@ -72,18 +73,18 @@ def trace(layout: Layout, marks: Marks, run: Runner) -> Order:
     order = marked(texts)
     _check(order, layout.pieces)
     plain = marks.plain(run(layout, lambda index: marks.guarded(texts[index])))
-    if _text(order) == plain:
+    if _text(order, marks) == plain:
         return _noted(order, layout)
     words = ["x"] * len(texts)
     trims = _trims(marked(words), marked(words, around=True))
     trimmed = [trims.get(index, _Trim()).of(text) for index, text in enumerate(texts)]
     order = marked(trimmed)
-    if _text(order) == plain:
+    if _text(order, marks) == plain:
         return _noted(order, layout)
     # Templates often leave out what is blank. Marked, every piece was there and in its place, so
     # that nothing but the blank is missing now.
     order = marked(trimmed, blanks=False)
-    if _text(order) == plain:
+    if _text(order, marks) == plain:
         return _noted(order, layout)
     raise Unfit(
         "messages: the chat template rewrites message text in a way that cannot be followed token "
@@ -91,8 +92,8 @@ def trace(layout: Layout, marks: Marks, run: Runner) -> Order:
     )
 
 
-def _text(order: Order) -> str:
-    return "".join(part for _, part in order)
+def _text(order: Order, marks: Marks) -> str:
+    return marks.plain("".join(part for _, part in order))
 
 
 def _noted(order: Order, layout: Layout) -> Order:

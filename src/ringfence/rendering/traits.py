@@ -12,6 +12,7 @@ from typing import Any
 
 from ringfence.rendering.templates import Allowance, TemplateFailed, run
 
+_SECONDS = 2.0
 INVENTED = "zeveloper"
 _WORDS = ("qzufirst", "qzusecond")
 
@@ -46,13 +47,14 @@ class Program:
     def tried(
         self,
         messages: Sequence[Mapping[str, Any]],
+        allowance: Allowance,
         *,
         generate: bool = False,
         tools: Sequence[Any] | None = None,
     ) -> str | None:
-        """Run it with an allowance of its own; None where it fails."""
+        """Run it; None where it fails."""
         try:
-            return self.text(messages, Allowance(seconds=2), generate=generate, tools=tools)
+            return self.text(messages, allowance, generate=generate, tools=tools)
         except TemplateFailed:
             return None
 
@@ -78,11 +80,15 @@ class Traits:
 
 @functools.lru_cache(maxsize=64)
 def traits(program: Program, control: re.Pattern[str]) -> Traits:
-    """Try a template out on messages of its own."""
+    """Try a template out on messages of its own, for 2 seconds of processor time at most.
+
+    Whatever the time does not suffice for, it cannot do.
+    """
     user, other = _WORDS
+    allowance = Allowance(seconds=_SECONDS)
 
     def shown(messages: list[dict[str, Any]], *words: str) -> bool:
-        text = program.tried(messages)
+        text = program.tried(messages, allowance)
         return text is not None and all(word in text for word in words)
 
     parts = not shown([_message("user", user)], user) and shown(
@@ -91,10 +97,10 @@ def traits(program: Program, control: re.Pattern[str]) -> Traits:
     reply = _message("assistant", user, parts=parts) | reasoning_fields(other)
     return Traits(
         parts=parts,
-        developer=_knows_developer(program, parts),
+        developer=_knows_developer(program, parts, allowance),
         reasoning=shown([_message("user", "x", parts=parts), reply], user, other),
-        tools=_shows_tools(program, parts),
-        header=_header(program, parts, control),
+        tools=_shows_tools(program, parts, allowance),
+        header=_header(program, parts, control, allowance),
     )
 
 
@@ -107,10 +113,12 @@ def _message(role: str, text: str, *, parts: bool = False) -> dict[str, Any]:
     return {"role": role, "content": [{"type": "text", "text": text}] if parts else text}
 
 
-def _knows_developer(program: Program, parts: bool) -> bool:
+def _knows_developer(program: Program, parts: bool, allowance: Allowance) -> bool:
     first, second = _WORDS
     texts = [
-        program.tried([_message(role, first, parts=parts), _message("user", second, parts=parts)])
+        program.tried(
+            [_message(role, first, parts=parts), _message("user", second, parts=parts)], allowance
+        )
         for role in ("developer", INVENTED)
     ]
     known, invented = texts
@@ -121,7 +129,7 @@ def _knows_developer(program: Program, parts: bool) -> bool:
     return known != invented
 
 
-def _shows_tools(program: Program, parts: bool) -> bool:
+def _shows_tools(program: Program, parts: bool, allowance: Allowance) -> bool:
     tool, told = "qzutool", "qzutold"
     defined = {"name": tool, "description": told, "parameters": {"type": "object"}}
     result = _message("tool", _WORDS[1], parts=parts)
@@ -135,6 +143,7 @@ def _shows_tools(program: Program, parts: bool) -> bool:
         reply = {"role": "assistant", "content": content, "tool_calls": calls}
         text = program.tried(
             [_message("user", "x", parts=parts), reply, result],
+            allowance,
             tools=[{"type": "function", "function": defined}],
         )
         if text is not None and all(word in text for word in (told, *_WORDS)):
@@ -142,9 +151,10 @@ def _shows_tools(program: Program, parts: bool) -> bool:
     return False
 
 
-def _header(program: Program, parts: bool, control: re.Pattern[str]) -> str:
+def _header(program: Program, parts: bool, control: re.Pattern[str], allowance: Allowance) -> str:
     question = [_message("user", _WORDS[0], parts=parts)]
-    without, with_ = program.tried(question), program.tried(question, generate=True)
+    without = program.tried(question, allowance)
+    with_ = program.tried(question, allowance, generate=True)
     if without is None or with_ is None:
         return ""
     if without == with_:
