@@ -124,9 +124,6 @@ def generate(
     from ringfence.commandline import batch
 
     given = {} if concurrency is None else {"concurrency": concurrency}
-    if not flags.engine and (idle := sorted({*flags.given(), *given} - {"seed"})):
-        option = idle[0].replace("_", "-")
-        raise InputError(f"--{option}: means nothing here without --engine, which writes replies")
     job = batch.Batch(_settings(flags, given=given), prompts, out, limit=limit, cost=cost)
     try:
         summary = _run(job.run(resume=resume, force=force))
@@ -240,6 +237,9 @@ def synthesize(
     from ringfence.commandline import synthesizing
 
     given = {} if concurrency is None else {"concurrency": concurrency}
+    if not flags.engine and (idle := sorted({*flags.given(), *given} - {"seed"})):
+        option = idle[0].replace("_", "-")
+        raise InputError(f"--{option}: means nothing here without --engine, which writes replies")
     job = synthesizing.Run(
         out,
         recipe=recipe,
