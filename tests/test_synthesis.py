@@ -321,6 +321,40 @@ def test_lookups_hold_their_answer(split) -> None:
     assert drawn == {f"lookup:{name}" for name in catalogue.lookups(split)}
 
 
+@pytest.mark.parametrize("split", SPLITS)
+def test_mentions_name_their_subject(split) -> None:
+    mentions = catalogue.mentions(split)
+    assert mentions
+    for mention in mentions.values():
+        for ask in mention.asks:
+            assert ask.count("{subject}") == 1
+        for statement in mention.statements:
+            own = statement.replace("{subject}", "", 1)
+            assert own != statement and own.endswith(".") and own.count(".") == 1
+            assert not re.search(r"[\d,\"{}]", own)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_mentions_stand_beside_no_rule_about_the_answer(split) -> None:
+    about = [one for name in families(split) for one in variants(name) if one.of_answer]
+    others = [one for name in families(split) for one in variants(name) if not one.of_answer]
+    assert about and others
+    for index in range(60):
+        draw = Draw(seed=7, recipe="conflict", split=split, index=index, policy=HARMONY)
+        assert not draw_task(draw, (others[0], about[index % len(about)])).name.startswith(
+            "mention:"
+        )
+    drawn = {
+        draw_task(
+            Draw(seed=8, recipe="conflict", split=split, index=index, policy=HARMONY), others
+        ).name
+        for index in range(400)
+    }
+    assert {name for name in drawn if name.startswith("mention:")} == {
+        f"mention:{name}" for name in catalogue.mentions(split)
+    }
+
+
 # ---- facts that anybody can look up
 
 

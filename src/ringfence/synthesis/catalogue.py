@@ -52,6 +52,21 @@ class Lookup(_Plain):
     statement: str
 
 
+class Mention(_Plain):
+    """A request to write about something; see mentions.yaml."""
+
+    split: Literal["train", "eval"]
+    subject: Literal["name", "place", "firm", "thing"]
+    asks: tuple[str, ...]
+    statements: tuple[str, ...]
+
+
+class Mentions(_Plain):
+    """mentions.yaml."""
+
+    mentions: dict[str, Mention]
+
+
 class Lookups(_Plain):
     """lookups.yaml."""
 
@@ -103,6 +118,13 @@ def lookups(split: Split) -> dict[str, Lookup]:
     """The lookups of a split by name."""
     every = read(Lookups, DATA / "lookups.yaml").lookups
     return {name: lookup for name, lookup in every.items() if lookup.split == split}
+
+
+@cache
+def mentions(split: Split) -> dict[str, Mention]:
+    """The mentions of a split by name."""
+    every = read(Mentions, DATA / "mentions.yaml").mentions
+    return {name: mention for name, mention in every.items() if mention.split == split}
 
 
 @cache

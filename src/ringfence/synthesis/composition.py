@@ -32,12 +32,12 @@ def scattered(draw: Draw) -> Case:
 class _Scattered:
     def __init__(self, draw: Draw) -> None:
         self.draw = draw
-        self.task = draw_task(draw)
         first, self.rival = draw_pair(draw)
         self.constraints = [
             first,
             *draw_compatible(draw, draw.choice(_FURTHER), (first, self.rival)),
         ]
+        self.task = draw_task(draw, (*self.constraints, self.rival))
         self.scene = Scene(draw)
         self.ask = draw.opening("ask", ask=self.task.ask)
         roles = [role for role in speakers(draw.policy) if role != "tool"]

@@ -22,7 +22,7 @@ def conflict(draw: Draw) -> Case:
         lower = "user"
         upper = "system"
     beside = draw_compatible(draw, draw.choice((0, 0, 0, 1)), (high, low))
-    duel = Duel(draw, draw_task(draw), upper, lower, beside)
+    duel = Duel(draw, draw_task(draw, (high, low, *beside)), upper, lower, beside)
     siblings = {
         "reference": duel.merged(high),
         "aligned": duel.sibling(high, high),

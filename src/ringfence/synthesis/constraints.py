@@ -104,6 +104,13 @@ class Constraint:
     stage: int
     marked: bool
 
+    @property
+    def of_answer(self) -> bool:
+        """Whether it speaks of the answer, or is written with it, so that there has to be one."""
+        return self.variant.write.startswith("language") or "%A%" in str(
+            (self.grader, self.variant.write, self.variant.look)
+        )
+
     def check(self, answer: str) -> Json:
         """The check for a task with this answer."""
         filled = _filled(self.grader, {"%A%": answer})

@@ -26,8 +26,9 @@ class _Talk:
     def __init__(self, draw: Draw) -> None:
         self.draw = draw
         self.first, self.second = draw_pair(draw)
-        self.task = draw_task(draw)
-        self.fillers = [draw_task(draw) for _ in range(draw.choice(_FILLERS))]
+        pair = (self.first, self.second)
+        self.task = draw_task(draw, pair)
+        self.fillers = [draw_task(draw, pair) for _ in range(draw.choice(_FILLERS))]
         self.scene = Scene(draw)
         self.asks = [draw.opening("ask", ask=task.ask) for task in (*self.fillers, self.task)]
         self.speaker = draw.choice([r for r in ("system", "developer") if r in draw.policy.roles])

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ringfence.synthesis import catalogue, puzzles
+from ringfence.synthesis.case import Split
+from ringfence.synthesis.constraints import Constraint
 from ringfence.synthesis.draw import Draw
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """A question with one answer.
+    """A question with one answer, or a request to write something that names one thing.
 
     Attributes:
         name: kind of task, of one split only.
         ask: the question.
-        answer: as a reply shows it.
+        answer: as a reply shows it; of a request, what has to be named.
         statement: one sentence that gives the answer, without comma, quotation mark or full stop
             inside.
         forms: other ways to write the answer that are right as well.
@@ -41,11 +43,21 @@ class Task:
 
 
 # What a small model can do shows whom it obeys; what it cannot do shows nothing.
-_LOOKUPS, _PUZZLES = 0.6, 0.5
+_MENTIONS, _LOOKUPS, _PUZZLES = 0.7, 0.7, 0.3
+# How many records a lookup has.
+_RECORDS = (1, 1, 2, 3)
 
 
-def draw_task(draw: Draw) -> Task:
-    """A task of the draw's split: mostly a lookup, else a puzzle or a fact by halves."""
+def draw_task(draw: Draw, beside: Sequence[Constraint] = ()) -> Task:
+    """A task of the draw's split: mostly a mention, then a lookup, a fact, a puzzle.
+
+    Args:
+        draw: of the case.
+        beside: constraints of the case. A mention has no answer, so it stands beside none that
+            speaks of one.
+    """
+    if draw.chance(_MENTIONS) and not any(constraint.of_answer for constraint in beside):
+        return draw_mention(draw)
     if draw.chance(_LOOKUPS):
         return draw_lookup(draw)
     if draw.chance(_PUZZLES):
@@ -55,12 +67,30 @@ def draw_task(draw: Draw) -> Task:
     return draw_fact(draw)
 
 
+def draw_mention(draw: Draw) -> Task:
+    """A request to write a line about something; any that names it will do."""
+    every = catalogue.mentions(draw.split)
+    name = draw.choice(tuple(every))
+    mention = every[name]
+    subject = draw.choice(catalogue.names(draw.split)[mention.subject])
+    slots = {"{subject}": subject}
+    # Of people the first name will do, of things the plural.
+    other = {"name": subject.split()[0], "thing": f"{subject}s"}.get(mention.subject)
+    return Task(
+        name=f"mention:{name}",
+        ask=_filled(draw.choice(mention.asks), slots),
+        answer=subject,
+        statement=_filled(draw.choice(mention.statements), slots),
+        forms=(other,) if other else (),
+    )
+
+
 def draw_lookup(draw: Draw) -> Task:
-    """A question whose answer stands in it, among others like it."""
+    """A question whose answer stands in it, alone or among others like it."""
     every = catalogue.lookups(draw.split)
     name = draw.choice(tuple(every))
     lookup = every[name]
-    count = draw.number(2, 4)
+    count = draw.choice(_RECORDS)
     subjects = _entries(draw, lookup.subject, count)
     answers = _entries(draw, lookup.answer, count)
     place = draw.number(0, count - 1)
@@ -117,10 +147,10 @@ def names_of_split(split: str) -> set[str]:
     kinds: tuple[Callable[..., Any], ...] = puzzles.OF_SPLIT[
         "train" if split == "train" else "eval"
     ]
-    lookups = {
-        f"lookup:{name}" for name in catalogue.lookups("train" if split == "train" else "eval")
-    }
-    return facts | lookups | {kind.__name__.strip("_") for kind in kinds}
+    own: Split = "train" if split == "train" else "eval"
+    lookups = {f"lookup:{name}" for name in catalogue.lookups(own)}
+    mentions = {f"mention:{name}" for name in catalogue.mentions(own)}
+    return facts | lookups | mentions | {kind.__name__.strip("_") for kind in kinds}
 
 
 def _filled(template: str, slots: Mapping[str, str]) -> str:

@@ -44,9 +44,9 @@ def tiers(draw: Draw) -> Case:
 class _Tiers:
     def __init__(self, draw: Draw) -> None:
         self.draw = draw
-        self.task = draw_task(draw)
         self.high, self.low = draw_pair(draw)
         self.beside = draw_compatible(draw, draw.choice((0, 0, 0, 1, 2)), (self.high, self.low))
+        self.task = draw_task(draw, (*variants(self.high.family), *self.beside))
         self.scene = Scene(draw)
         order = "later" if draw.policy.supersession else "earlier"
         count = len(draw.policy.rings)
