@@ -121,6 +121,31 @@ def test_a_run_tells_its_rates_and_goes_into_records(tmp_path):
     assert evaluate(out).returncode == 2  # not empty, and no --resume
 
 
+def test_data_may_be_named_otherwise_and_may_not_lie_elsewhere(tmp_path):
+    out = tmp_path / "run"
+    assert evaluate(out, "--data", "data", "--limit", "2").returncode == 0
+    again = evaluate(out, "--data", str(HERE / "data"), "--limit", "2", "--resume", "--json")
+    assert json.loads(again.stdout)["made_now"] == 0, again.stderr
+    (tmp_path / "data").mkdir()
+    other = evaluate(out, "--data", str(tmp_path / "data"), "--limit", "2", "--resume")
+    assert other.returncode == 2
+    assert f"the run was begun with {HERE / 'data'}" in other.stderr
+
+
+def test_a_server_that_is_not_there_is_one_error_at_once(tmp_path):
+    program = str(Path(sys.executable).with_name("ringfence"))
+    words = ["--model", "http://127.0.0.1:9/v1#m", "--suite", "over-refusal", "--limit", "2"]
+    done = subprocess.run(
+        [program, "evaluate", "--out", str(tmp_path / "run"), *words],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode not in (0, 1) and done.stdout == ""
+    assert "127.0.0.1:9" in done.stderr and done.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_sample_that_fails_is_told_and_tried_again(tmp_path):
     out = tmp_path / "run"
     broken = evaluate(out, "--json", RINGFENCE_TEST_BROKEN="Say 2")

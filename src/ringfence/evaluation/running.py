@@ -167,12 +167,15 @@ def run(out: Path, plan: Plan, changed: Callable[[Count], None]) -> Count:
 
     tasks = _tasks(plan)
     _same_items(out, tasks)
+    _same_data(out, plan)
     count = Count(sum(len(task.dataset) for task in tasks) * len(plan.models), changed)
     for file, header in newest(out):
         if header.status == "success":
             count.skipped(header.eval.dataset.samples or 0)
         else:
             count.kept(cell_of(header.eval), finished(file))
+    if count.done < count.total:
+        asyncio.run(_reach_servers(plan))
     try:
         with watched(count), _quiet():
             eval_set(
@@ -210,6 +213,20 @@ def run(out: Path, plan: Plan, changed: Callable[[Count], None]) -> Count:
     return count
 
 
+async def _reach_servers(plan: Plan) -> None:
+    """Open the engines that are servers, so that one that is not there fails once and at once.
+
+    Raises:
+        RingfenceError: one of them cannot be opened.
+    """
+    try:
+        for model in plan.models:
+            if is_ours(model) and (name := parse(model)).engine.startswith(("http://", "https://")):
+                await ENGINES.place(name)
+    finally:
+        await ENGINES.aclose()
+
+
 def _tasks(plan: Plan) -> list[Any]:
     """Inspect's tasks, a suite and seed each.
 
@@ -219,7 +236,7 @@ def _tasks(plan: Plan) -> list[Any]:
     from ringfence.evaluation.entry import TASKS
     from ringfence.evaluation.tasks import likelihoods
 
-    arguments = {"data": str(plan.data) if plan.data else None, "limit": plan.limit}
+    arguments = {"data": _place_of_data(plan), "limit": plan.limit}
     given = {name: value for name, value in arguments.items() if value is not None}
     tasks = [TASKS[name](**given, seed=seed) for name in plan.suites for seed in range(plan.seeds)]
     others = [model for model in plan.models if not is_ours(model)]
@@ -322,6 +339,22 @@ def _same_items(out: Path, tasks: Sequence[Any]) -> None:
             )
         return
     _write(out, manifest | {"items": items})
+
+
+def _place_of_data(plan: Plan) -> str | None:
+    """The same however it was written: Inspect tells tasks apart by their arguments."""
+    return str(plan.data.resolve()) if plan.data else None
+
+
+def _same_data(out: Path, plan: Plan) -> None:
+    """Refuse another place of the data: every finished sample would be made again."""
+    for _, header in newest(out):
+        before, now = header.eval.task_args.get("data"), _place_of_data(plan)
+        if before != now:
+            raise InputError(
+                f"--data {plan.data}: the run was begun with {before}, and what it has finished "
+                "is kept for that folder only. Use the same, or another --out"
+            )
 
 
 def _shown(value: Any) -> str:
