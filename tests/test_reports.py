@@ -205,6 +205,15 @@ def test_a_model_whose_every_reply_failed_is_in_the_report_and_compared_with_nob
     assert reported([*failed, replace(failed[0], model="other")]).comparisons == {}
 
 
+def test_the_command_says_how_many_samples_failed_and_why(tmp_path):
+    failed = [replace(one, outcomes={}, error="the server\nis gone") for one in MANY[:3]]
+    folder = made.run(tmp_path / "run", failed)
+    done = CliRunner().invoke(app, ["report", str(folder)])
+    assert done.exit_code == 0, done.stderr
+    words = f"3 of 3 samples failed and count in no rate; the first: {failed[0].suite}/"
+    assert words in done.stderr and ": the server is gone\n" in done.stderr
+
+
 def test_a_page_loads_nothing_and_runs_nothing_whatever_a_sample_says():
     hostile = made.record(
         7,

@@ -61,6 +61,13 @@ def report(
         terminal.emit(json.dumps(data | {"written": str(folder)}))
         return
     _show_rates(found, console)
+    failed = [record for run in runs for record in run.records if record.error]
+    if failed:
+        total = sum(len(run.records) for run in runs)
+        say(
+            f"{len(failed)} of {total} samples failed and count in no rate; the first: "
+            f"{failed[0].suite}/{failed[0].item}: {failed[0].error}"
+        )
     for paper in papers:
         console.print(terminal.shown_lines(paper.as_markdown()))
     say(f"wrote {folder / 'report.html'}, report.md, report.json and figures")
