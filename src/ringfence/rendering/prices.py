@@ -17,6 +17,7 @@ _SECONDS = 10.0
 _CHARACTERS = 32_000_000
 _MOST_ITEMS = 500_000
 _DEEPEST = 100
+_PLAIN = (str, int, float, type(None))
 _SIZED = (str, list, tuple)
 _HOLDING = (Mapping, list, tuple, Set, KeysView, ValuesView, ItemsView)
 # Inside a container, text is written as Python or JSON spell it: `\U000e0001`, `\udb40\udc01`.
@@ -89,6 +90,8 @@ def extent(value: object, *, limit: int) -> tuple[int, int]:
         deepest = max(deepest, depth)
         if size > limit or items > _MOST_ITEMS or depth > _DEEPEST:
             raise TemplateCostly("it builds too large a value")
+        if isinstance(item, _PLAIN):
+            continue  # nearly everything is, and asking an abstract class is slow
         if isinstance(item, Mapping):
             waiting.extend((part, depth + 1) for pair in item.items() for part in pair)
         elif isinstance(item, _HOLDING):
