@@ -44,7 +44,7 @@ def refuse_existing(partial: Path, finished: tuple[Path, ...]) -> None:
         )
     for file in finished:
         if file.exists():
-            raise InputError(f"{file} exists; --force replaces it")
+            raise InputError(f"{file} exists; --force replaces it, --resume keeps what is finished")
 
 
 def sync_folder(folder: Path) -> None:
