@@ -24,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ringfence.training.job import Job, Ready, prepared
+from ringfence.training.job import Job, Ready, checked, prepared
 from ringfence.training.recipe import Recipe
 
 
@@ -39,12 +39,14 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as place:
         ready = prepared(
-            Job(
-                kind="sft",
-                model=options.model,
-                data=tuple(options.data),
-                out=Path(place),
-                recipe=recipe,
+            checked(
+                Job(
+                    kind="sft",
+                    model=options.model,
+                    data=tuple(options.data),
+                    out=Path(place),
+                    recipe=recipe,
+                )
             ),
             _say,
         )
