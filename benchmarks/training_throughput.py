@@ -150,7 +150,7 @@ def _model(ready: Ready, *, shared: bool = False) -> Any:
     from ringfence.training.models import loaded
 
     torch.manual_seed(0)
-    return loaded(ready.folder, ready.job.recipe, adapter=None, ring_names=5, shared=shared)
+    return loaded(ready.folder, ready.job.recipe, adapter=None, ring_names=(), shared=shared)
 
 
 def _timed(trainer: Any) -> float:

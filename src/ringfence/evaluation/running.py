@@ -167,9 +167,10 @@ def run(out: Path, plan: Plan, changed: Callable[[Count], None]) -> Count:
 
     tasks = _tasks(plan)
     _same_items(out, tasks)
-    _same_data(out, plan)
+    logs = newest(out)
+    _same_data(plan, logs)
     count = Count(sum(len(task.dataset) for task in tasks) * len(plan.models), changed)
-    for file, header in newest(out):
+    for file, header in logs:
         if header.status == "success":
             count.skipped(header.eval.dataset.samples or 0)
         else:
@@ -346,9 +347,9 @@ def _place_of_data(plan: Plan) -> str | None:
     return str(plan.data.resolve()) if plan.data else None
 
 
-def _same_data(out: Path, plan: Plan) -> None:
+def _same_data(plan: Plan, logs: Sequence[tuple[Path, Any]]) -> None:
     """Refuse another place of the data: every finished sample would be made again."""
-    for _, header in newest(out):
+    for _, header in logs:
         before, now = header.eval.task_args.get("data"), _place_of_data(plan)
         if before != now:
             raise InputError(

@@ -137,19 +137,16 @@ def draw_fact(draw: Draw) -> Task:
     )
 
 
-def names_of_split(split: str) -> set[str]:
+def names_of_split(split: Split) -> set[str]:
     """Every kind of base task of a split."""
     facts = {
         f"fact:{name}"
         for name, relation in catalogue.relations().items()
         if relation.split == split
     }
-    kinds: tuple[Callable[..., Any], ...] = puzzles.OF_SPLIT[
-        "train" if split == "train" else "eval"
-    ]
-    own: Split = "train" if split == "train" else "eval"
-    lookups = {f"lookup:{name}" for name in catalogue.lookups(own)}
-    mentions = {f"mention:{name}" for name in catalogue.mentions(own)}
+    kinds: tuple[Callable[..., Any], ...] = puzzles.OF_SPLIT[split]
+    lookups = {f"lookup:{name}" for name in catalogue.lookups(split)}
+    mentions = {f"mention:{name}" for name in catalogue.mentions(split)}
     return facts | lookups | mentions | {kind.__name__.strip("_") for kind in kinds}
 
 
