@@ -332,6 +332,23 @@ def adapter_convert(
         adapting.told(summary, as_json=json)
 
 
+@adapter_app.command("restore")
+def adapter_restore(
+    adapter: Annotated[str, typer.Argument(metavar="FILE.gguf|packaged", help="The adapter.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="As PEFT loads it; a new folder.")],
+    base: Annotated[
+        Path | None, typer.Option(help="Folder or GGUF of its model. Default: the packaged.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Make a PEFT folder of a GGUF adapter, to go on training with it."""
+    from ringfence.commandline import adapting
+
+    with told():
+        summary = adapting.restored(adapter, out, base=base)
+        adapting.told_restored(summary, as_json=json)
+
+
 for command in (measuring.evaluate, measuring.report, measuring.compare, measuring.export):
     app.command()(command)
 

@@ -29,7 +29,7 @@ Precision = Literal["f32", "f16", "q8_0"]
 
 # Architectures whose query and key rows llama.cpp keeps in another order (pairs of a rotation side
 # by side), and those whose matrices it keeps as they are. Of all others nothing is assumed.
-_PERMUTED = frozenset({"llama", "granite", "smollm3"})
+PERMUTED = frozenset({"llama", "granite", "smollm3"})
 _PLAIN = frozenset({"qwen2", "qwen3", "gemma", "gemma2", "gemma3", "phi3"})
 _HOST_KEY = "ringfence.host"
 _LARGEST_FLOAT16 = 65504.0
@@ -70,7 +70,7 @@ def convert(
     """
     if adapter.host is not None:
         adapter.host.refuse(host, f"adapter {adapter.name}")
-    gguf = _library()
+    gguf = library()
     tensors = list(_tensors(gguf, adapter, host))
     alpha = Counter(update.scale * update.rank for _, update in tensors).most_common(1)[0][0]
     if not alpha:
@@ -143,7 +143,7 @@ def check_gguf(path: Path, host: Host) -> None:
         expected.refuse(host, f"adapter {path.name}")
 
 
-def _library() -> Any:
+def library() -> Any:
     try:
         import gguf
     except ImportError as error:
@@ -156,10 +156,10 @@ def _library() -> Any:
 def _tensors(gguf: Any, adapter: LoraAdapter, host: Host) -> Iterator[tuple[str, Update]]:
     """The matrix of the model that each update is for, and the update in its order of rows."""
     names = {name: arch for arch, name in gguf.MODEL_ARCH_NAMES.items()}
-    if host.architecture not in _PERMUTED | _PLAIN or host.architecture not in names:
+    if host.architecture not in PERMUTED | _PLAIN or host.architecture not in names:
         raise InputError(
             f"adapter {adapter.name}: how llama.cpp keeps the matrices of {host.architecture} is "
-            f"not known here (known: {', '.join(sorted(_PERMUTED | _PLAIN))}). Use the adapter "
+            f"not known here (known: {', '.join(sorted(PERMUTED | _PLAIN))}). Use the adapter "
             "with hf:, or merge it into its model and convert that."
         )
     known = gguf.get_tensor_name_map(names[host.architecture], host.layers)
@@ -172,7 +172,7 @@ def _tensors(gguf: Any, adapter: LoraAdapter, host: Host) -> Iterator[tuple[str,
             )
         _refuse_embeddings(adapter.name, module, name, host)
         _check_shape(adapter.name, module, name, update, host)
-        if host.architecture in _PERMUTED and re.search(r"\.attn_[qk]$", name):
+        if host.architecture in PERMUTED and re.search(r"\.attn_[qk]$", name):
             heads = host.heads if name.endswith("q") else host.kv_heads
             update = Update(a=update.a, b=_paired(update.b, heads or 1), scale=update.scale)
         yield f"{name}.weight", update

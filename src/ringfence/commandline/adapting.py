@@ -1,4 +1,4 @@
-"""The command `adapter convert`: a PEFT folder in, a GGUF file for llama.cpp out."""
+"""The commands `adapter convert`, from a PEFT folder to a GGUF file, and `adapter restore`, back."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ringfence.adapters.choosing import chosen
 from ringfence.adapters.converting import Precision, convert
 from ringfence.adapters.folder import CONFIG, read_adapter
 from ringfence.adapters.host import Host, host_of
+from ringfence.adapters.restoring import restore
 from ringfence.commandline.escaping import one_line
 from ringfence.engines.embedded import packaged_model
 from ringfence.errors import InputError
@@ -33,8 +35,7 @@ def converted(
     """
     if out.exists() and not force:
         raise InputError(f"--out {out} exists; --force replaces it")
-    if not out.resolve().parent.is_dir():
-        raise InputError(f"--out {out}: the folder {out.parent} does not exist")
+    _check_parent(out)
     if has_signal(folder):
         raise InputError(
             f"{folder} has a ring signal, which llama.cpp cannot add; use the adapter with hf:"
@@ -54,6 +55,31 @@ def converted(
     }
 
 
+def restored(adapter: str, out: Path, *, base: Path | None) -> dict[str, Any]:
+    """Make a PEFT folder of a GGUF adapter.
+
+    Args:
+        adapter: the file, or `packaged`.
+        out: the folder.
+        base: folder or GGUF file of the model it is for; None is the packaged model.
+
+    Raises:
+        RingfenceError: the adapter cannot be read, or `out` is there.
+    """
+    if out.exists():
+        raise InputError(f"--out {out} exists; name a folder that is not there")
+    _check_parent(out)
+    found = chosen(adapter)
+    if found is None or not found.path.is_file():
+        raise InputError(f"adapter: {adapter} is no GGUF file; a folder can be used as it is")
+    return {"out": str(out), **restore(found.path, _base(base), out)}
+
+
+def _check_parent(out: Path) -> None:
+    if not out.resolve().parent.is_dir():
+        raise InputError(f"--out {out}: the folder {out.parent} does not exist")
+
+
 def told(summary: dict[str, Any], *, as_json: bool) -> None:
     """Say what was written."""
     if as_json:
@@ -70,12 +96,32 @@ def told(summary: dict[str, Any], *, as_json: bool) -> None:
     )
 
 
+def told_restored(summary: dict[str, Any], *, as_json: bool) -> None:
+    """Say what was written."""
+    if as_json:
+        print(json.dumps(summary))
+        return
+    ranks = ", ".join(map(str, summary["ranks"]))
+    print(
+        one_line(
+            f"{summary['out']}: updates of {summary['updates']} matrices, rank {ranks}, "
+            f"alpha {summary['alpha']:g}"
+        )
+    )
+
+
 def _host(folder: Path, base: Path | None) -> Host:
-    if base is not None:
-        if not base.exists():
-            raise InputError(f"--base {base} does not exist; name a model folder or a GGUF file")
-        return host_of(base)
-    named = json.loads((folder / CONFIG).read_text("utf-8")).get("base_model_name_or_path")
-    if isinstance(named, str) and (Path(named) / "config.json").is_file():
-        return host_of(Path(named))
-    return host_of(packaged_model())
+    if base is None:
+        named = json.loads((folder / CONFIG).read_text("utf-8")).get("base_model_name_or_path")
+        if isinstance(named, str) and (Path(named) / "config.json").is_file():
+            return host_of(Path(named))
+    return _base(base)
+
+
+def _base(base: Path | None) -> Host:
+    """The model that is named, or the packaged one."""
+    if base is None:
+        return host_of(packaged_model())
+    if not base.exists():
+        raise InputError(f"--base {base} does not exist; name a model folder or a GGUF file")
+    return host_of(base)

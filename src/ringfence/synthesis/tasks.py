@@ -44,6 +44,8 @@ class Task:
 
 # What a small model can do shows whom it obeys; what it cannot do shows nothing.
 _MENTIONS, _LOOKUPS, _PUZZLES = 0.7, 0.7, 0.3
+# How often a mention is answered as the packaged model answered it.
+_WRITTEN = 0.5
 # How many records a lookup has.
 _RECORDS = (1, 1, 2, 3)
 
@@ -80,9 +82,21 @@ def draw_mention(draw: Draw) -> Task:
         name=f"mention:{name}",
         ask=_filled(draw.choice(mention.asks), slots),
         answer=subject,
-        statement=_filled(draw.choice(mention.statements), slots),
+        statement=_statement(draw, name, subject),
         forms=(other,) if other else (),
     )
+
+
+def _statement(draw: Draw, name: str, subject: str) -> str:
+    """What to say of the subject of a mention.
+
+    Sentences by hand would be learnt by heart, so half are of those that the model wrote.
+    """
+    by_hand = draw.choice(catalogue.mentions(draw.split)[name].statements)
+    written = catalogue.statements().get((name, subject), ()) if draw.split == "train" else ()
+    if written and draw.chance(_WRITTEN):
+        return draw.choice(written)
+    return _filled(by_hand, {"{subject}": subject})
 
 
 def draw_lookup(draw: Draw) -> Task:

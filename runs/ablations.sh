@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# Short trainings of the packaged model that differ in one thing, each measured on the same items; a run cut
+# short goes on when the same line is given again.
+#
+#   runs/ablations.sh OUT DATA ROW...      DATA: the data sets that are not packaged
+#
+# Rows: base and packaged (nothing trained), and trainings from the packaged adapter on, with a seed at the
+# end of their names: rings-1 (recipes/embedded-further.yaml as it is), input-1 and blocks-1 (with a ring
+# signal), general-1 (ordinary requests only), without-extraction-1 (or another part of the recipe), dpo-1
+# (preferences, on the packaged adapter's own failures).
+# OUT needs hierarchy/, evaluation/ and general.jsonl as runs/train-embedded.sh makes them, and for dpo
+# pairs/. CASES siblings of the hierarchy suite (default 120), LIMIT items of each other (default 60).
+set -euo pipefail
+
+if [ $# -lt 3 ]; then sed -n '2,14s/^# \{0,1\}//p' "$0" >&2; exit 2; fi
+out=$1 data=$2; shift 2
+ringfence=${RINGFENCE:-ringfence} cases=${CASES:-120} limit=${LIMIT:-60}
+recipe=recipes/embedded-further.yaml
+[ -e "$out/packaged" ] || "$ringfence" adapter restore packaged --out "$out/packaged"
+
+resumed() { if [ -e "$1" ]; then echo --resume; fi; }
+sft() {  # ROW SED-EXPRESSION...
+  local row=$1; shift
+  mkdir -p "$out/$row"
+  sed "$@" "$recipe" > "$out/$row/recipe.yaml"
+  # shellcheck disable=SC2046
+  "$ringfence" train sft --model embedded --recipe "$out/$row/recipe.yaml" --adapter "$out/packaged" \
+    --data "hierarchy=$out/hierarchy,judged=$out/hierarchy/judged.jsonl,general=$out/general.jsonl" \
+    --check-against "$out/evaluation" --out "$out/$row/adapter" $(resumed "$out/$row/adapter")
+}
+trained() {  # ROW
+  local kind=${1%-*} seed="s/^seed: .*/seed: ${1##*-}/"
+  case $kind in
+    rings) sft "$1" "$seed" ;;
+    input|blocks) sft "$1" "$seed; s/^segments: .*/segments: $kind/" ;;
+    general) sft "$1" "$seed; /name: general/!{/^  - {name:/d}" ;;
+    without-*) sft "$1" "$seed; /name: ${kind#without-},/d" ;;
+    dpo)
+      mkdir -p "$out/$1"
+      sed "$seed" recipes/embedded-dpo.yaml > "$out/$1/recipe.yaml"
+      # shellcheck disable=SC2046
+      "$ringfence" train dpo --model embedded --recipe "$out/$1/recipe.yaml" --adapter "$out/packaged" \
+        --data "$out/pairs" --check-against "$out/evaluation" --out "$out/$1/adapter" \
+        $(resumed "$out/$1/adapter") ;;
+    *) echo "unknown row $1" >&2; exit 2 ;;
+  esac
+}
+evaluated() {  # FOLDER MODEL
+  # shellcheck disable=SC2046
+  "$ringfence" evaluate --model "$2" --suite hierarchy --limit "$cases" --out "$1-hierarchy" \
+    $(resumed "$1-hierarchy/run.json")
+  # shellcheck disable=SC2046
+  "$ringfence" evaluate --model "$2" --suite extraction,over-refusal --limit "$limit" --data "$data" \
+    --out "$1-suites" $(resumed "$1-suites/run.json")
+}
+
+for row in "$@"; do
+  model="embedded?adapter=$out/$row/adapter"
+  case $row in
+    base) model='embedded?adapter=none' ;;
+    packaged) model='embedded?adapter=packaged' ;;
+    # llama.cpp has no ring signals.
+    input-*|blocks-*) trained "$row"; model="hf:embedded?adapter=$out/$row/adapter" ;;
+    *) trained "$row" ;;
+  esac
+  evaluated "$out/$row" "$model"
+done
