@@ -1,7 +1,7 @@
-"""Makes data/statements.csv of the synthesis: sentences that the packaged model wrote itself.
+r"""Makes data/statements.csv of the synthesis: sentences that the packaged model wrote itself.
 
     python packaging/statements.py ask PROMPTS.jsonl
-    ringfence generate --prompts PROMPTS.jsonl --adapter none --decoder plain --max-tokens 48 \\
+    ringfence generate --prompts PROMPTS.jsonl --adapter none --decoder plain --max-tokens 48 \
       --temperature 0.8 --seed 1 --out REPLIES.jsonl
     python packaging/statements.py keep REPLIES.jsonl
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ringfence.adapters import Chosen, choosing, chosen
 from ringfence.adapters.converting import as_gguf, check_gguf, convert
 from ringfence.adapters.folder import LoraAdapter, read_adapter
 from ringfence.adapters.host import Host, host_of, host_of_config, tokenizer_hash, write_host
+from ringfence.adapters.restoring import restore
 from ringfence.adapters.safetensors_file import read_tensors
 from ringfence.cli import app
 from ringfence.configuration import settings_from
@@ -413,6 +415,83 @@ def test_the_command_converts_and_says_what_it_wrote(tmp_path: Path) -> None:
     (folder / "ring_signal.json").touch()
     refused = run.invoke(app, words)
     assert refused.exit_code == 2 and "ring signal" in refused.output
+
+
+# ---- and back
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2"])
+def test_a_restored_adapter_does_what_the_converted_one_did(
+    architecture: str, tmp_path: Path
+) -> None:
+    shapes = {**SHAPES, "lm_head": (64, 99)}
+    before = read_adapter(saved(tmp_path / "mine", shapes, alpha_pattern={"down_proj": 1.0}))
+    host = HOST.model_copy(update={"architecture": architecture, "tied": False})
+    file = convert(before, host, tmp_path / "x.gguf", precision="f32").path
+    assert restore(file, host, tmp_path / "back") == {"updates": 4, "ranks": [4], "alpha": 8.0}
+    after = read_adapter(tmp_path / "back")
+    assert after.host == host and set(after.updates) == set(before.updates)
+    for module in before.updates:
+        assert change(after, module) == pytest.approx(change(before, module), abs=1e-5)
+    again = convert(after, host, tmp_path / "y.gguf", precision="f32").path
+    assert {name: values.tolist() for name, values in tensors_of(again).items()} == {
+        name: values.tolist() for name, values in tensors_of(file).items()
+    }
+
+
+def test_peft_loads_a_restored_adapter(tmp_path: Path) -> None:
+    peft, transformers = pytest.importorskip("peft"), pytest.importorskip("transformers")
+    model = transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(
+            vocab_size=99, **{key: value for key, value in CONFIG.items() if key != "model_type"}
+        )
+    )
+    before = read_adapter(saved(tmp_path / "mine"))
+    file = convert(before, HOST, tmp_path / "x.gguf", precision="f32").path
+    restore(file, HOST, tmp_path / "back")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers by an old name
+        made = peft.PeftModel.from_pretrained(model, tmp_path / "back")
+    modules = {
+        name.removeprefix("base_model.model."): module
+        for name, module in made.named_modules()
+        if hasattr(module, "lora_A")
+    }
+    assert set(modules) == set(before.updates)
+    for name, module in modules.items():
+        delta = module.get_delta_weight("default").detach().numpy()
+        assert delta == pytest.approx(change(before, name), abs=1e-5)
+
+
+def test_what_cannot_be_restored_is_named(tmp_path: Path) -> None:
+    file = convert(read_adapter(saved(tmp_path / "mine")), HOST, tmp_path / "x.gguf").path
+    good, back = file.read_bytes(), tmp_path / "back"
+    with pytest.raises(InputError, match=r"x\.gguf is for another model: hidden is 64"):
+        restore(file, HOST.model_copy(update={"hidden": 32}), back)
+    for bad, message in (
+        (good.replace(b"blk.1.ffn_down", b"blk.1.ffn_gone"), "'blk.1.ffn_gone.weight.lora_a'"),
+        (good.replace(b"attn_q.weight.lora_b", b"attn_q.weight.lora_a"), "not a usable GGUF file"),
+        (good[: len(good) // 2], "not a usable GGUF file"),
+        (good[:-64] + b"\xff" * 64, "holds numbers that are not finite"),
+    ):
+        file.write_bytes(bad)
+        with pytest.raises(InputError, match=message):
+            restore(file, HOST, back)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "x.gguf"]
+
+
+def test_the_command_restores_the_packaged_adapter(tmp_path: Path) -> None:
+    run, out = CliRunner(), tmp_path / "back"
+    words = ["adapter", "restore", "packaged", "--out", str(out)]
+    first = run.invoke(app, [*words, "--json"])
+    assert first.exit_code == 0, first.output
+    assert json.loads(first.stdout) == {
+        "out": str(out), "updates": 210, "ranks": [16], "alpha": 32.0
+    }  # fmt: skip
+    again = run.invoke(app, words)
+    assert again.exit_code == 2 and "name a folder that is not there" in again.output
+    folder = run.invoke(app, ["adapter", "restore", str(out), "--out", str(tmp_path / "more")])
+    assert folder.exit_code == 2 and "a folder can be used as it is" in folder.output
 
 
 def test_a_host_that_is_kept_with_an_unknown_field_is_refused(tmp_path: Path) -> None:

@@ -51,7 +51,9 @@ class Parrot:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return synthesised(tmp_path_factory.mktemp("pairs") / "data", count=9)
+    # The second case of closed-domain takes another wrong reply than its own.
+    recipes = ("conflict", "over-refusal", "closed-domain")
+    return synthesised(tmp_path_factory.mktemp("pairs") / "data", count=9, recipes=recipes)
 
 
 async def made(engine: Parrot, data: Path, out: Path, *, resume: bool = False) -> int:

@@ -115,10 +115,16 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
-def synthesised(out: Path, *, split: Any = "both", count: int = 18) -> Path:
+def synthesised(
+    out: Path,
+    *,
+    split: Any = "both",
+    count: int = 18,
+    recipes: tuple[str, ...] = ("conflict", "over-refusal", "composition"),
+) -> Path:
     """A small folder of `ringfence synthesize`."""
     job = Synthesis(
-        recipes=("conflict", "over-refusal", "composition"),
+        recipes=recipes,
         count=count,
         seed=3,
         policy=Policy.preset("harmony"),

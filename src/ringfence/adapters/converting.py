@@ -144,6 +144,11 @@ def check_gguf(path: Path, host: Host) -> None:
 
 
 def library() -> Any:
+    """The package gguf.
+
+    Raises:
+        InputError: it is not installed.
+    """
     try:
         import gguf
     except ImportError as error:

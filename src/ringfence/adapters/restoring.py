@@ -35,7 +35,9 @@ _MODULES = {
 }
 # Where gate and up are one matrix.
 _FUSED = {"phi3": {"ffn_up": "mlp.gate_up_proj"}}
-_TENSOR = re.compile(r"blk\.(?P<block>\d{1,4})\.(?P<matrix>\w+)\.weight\.lora_(?P<half>[ab])")
+_TENSOR = re.compile(
+    r"(?:blk\.(?P<block>\d{1,4})\.(?P<matrix>\w+)|output)\.weight\.lora_(?P<half>[ab])"
+)
 _LARGEST = 8 << 30
 
 
@@ -72,7 +74,7 @@ def restore(path: Path, host: Host, out: Path) -> dict[str, Any]:
         "lora_alpha": alpha,
         "lora_dropout": 0.0,
         "bias": "none",
-        "target_modules": sorted({module.rsplit(".", 1)[-1] for module in halves}),
+        "target_modules": list(halves),
         "rank_pattern": {module: own for module, own in ranks.items() if own != rank},
         "inference_mode": True,
     }
@@ -101,7 +103,8 @@ def _halves(path: Path, host: Host) -> dict[str, dict[str, Array]]:
     halves: dict[str, dict[str, Array]] = {}
     for name, tensor in found.items():
         match = _TENSOR.fullmatch(name)
-        if match is None or match["matrix"] not in modules or tensor.ndim != 2:
+        matrix = match and (match["matrix"] or "output")
+        if match is None or matrix not in ("output", *modules) or tensor.ndim != 2:
             raise InputError(
                 f"adapter: {path}: {name!r} of shape {tensor.shape} is no half of an update of a "
                 f"known matrix (known: {', '.join(modules)})"
@@ -109,9 +112,10 @@ def _halves(path: Path, host: Host) -> dict[str, dict[str, Array]]:
         if not np.isfinite(tensor).all():
             raise InputError(f"adapter: {path}: {name!r} holds numbers that are not finite")
         values = tensor.astype(np.float32)
-        if match["half"] == "b" and match["matrix"] in ("attn_q", "attn_k"):
-            values = _unpaired(values, host, match["matrix"], path)
-        module = f"model.layers.{match['block']}.{modules[match['matrix']]}"
+        if match["half"] == "b" and matrix in ("attn_q", "attn_k"):
+            values = _unpaired(values, host, matrix, path)
+        within = modules.get(matrix)
+        module = f"model.layers.{match['block']}.{within}" if within else "lm_head"
         halves.setdefault(module, {})[match["half"]] = values
     if not halves:
         raise InputError(f"adapter: {path} holds no tensors")

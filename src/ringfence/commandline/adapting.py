@@ -1,4 +1,4 @@
-"""The commands `adapter convert`, from a PEFT folder to a GGUF file, and `adapter restore`, back."""
+"""The commands `adapter convert`, from a PEFT folder to a GGUF file, and `restore`, back."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def sft(case: Case) -> Iterator[Json]:
     """
     for name, sibling in _trained(case):
         if sibling.target is not None:
-            reply = _reply(sibling.target, sibling.target_calls)
+            reply = reply_of(sibling.target, sibling.target_calls)
             yield {
                 **_head(case, name, sibling),
                 "messages": [*_messages(sibling), reply],
@@ -41,14 +41,25 @@ def preferences(case: Case) -> Iterator[Json]:
     for name, sibling in _trained(case):
         wrong = _rejected(case, name, sibling)
         if sibling.target is not None and wrong is not None:
-            yield {
-                **_head(case, name, sibling),
-                "prompt": _messages(sibling),
-                "rings": _rings(sibling),
-                "reply_ring": case.reply_ring,
-                "chosen": [_reply(sibling.target, sibling.target_calls)],
-                "rejected": [_reply(wrong, sibling.wrong_calls)],
-            }
+            yield preference(
+                case,
+                name,
+                reply_of(sibling.target, sibling.target_calls),
+                reply_of(wrong, sibling.wrong_calls),
+            )
+
+
+def preference(case: Case, name: str, chosen: Json, rejected: Json) -> Json:
+    """A line that prefers one reply to another, as messages, in the conversation of a sibling."""
+    sibling = case.siblings[name]
+    return {
+        **_head(case, name, sibling),
+        "prompt": _messages(sibling),
+        "rings": _rings(sibling),
+        "reply_ring": case.reply_ring,
+        "chosen": [chosen],
+        "rejected": [rejected],
+    }
 
 
 def judged(case: Case) -> Iterator[Json]:
@@ -192,7 +203,8 @@ def _message(turn: Turn) -> Json:
     return message
 
 
-def _reply(text: str, calls: tuple[Mapping[str, Any], ...]) -> Json:
+def reply_of(text: str, calls: tuple[Mapping[str, Any], ...] = ()) -> Json:
+    """A reply as a message."""
     message: Json = {"role": "assistant", "content": text}
     if calls:
         message["tool_calls"] = [_call(call) for call in calls]

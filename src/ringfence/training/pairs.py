@@ -20,7 +20,7 @@ from ringfence.graders import grade, parse_grader
 from ringfence.rendering import render
 from ringfence.rings import Conversation, Policy
 from ringfence.synthesis.case import Case, Sibling, Turn
-from ringfence.synthesis.targets import preferences
+from ringfence.synthesis.targets import preference, reply_of
 from ringfence.training.pairs_folder import Folder
 
 Json = dict[str, Any]
@@ -126,15 +126,12 @@ async def _of_sibling(
     rejected = _worst(sibling, wrong)
     chosen = right[0] if right else sibling.target
     counts["chosen: own" if right else "chosen: target"] += 1
-    own = sibling.model_copy(
-        update={
-            "target": chosen,
-            "target_calls": () if right else sibling.target_calls,
-            "wrong": rejected,
-            "wrong_calls": (),
-        }
+    line = preference(
+        case,
+        name,
+        reply_of(chosen, () if right else sibling.target_calls),
+        reply_of(rejected),
     )
-    (line,) = preferences(case.model_copy(update={"siblings": {name: own}}))
     return {
         **line,
         "split": "train",
