@@ -37,6 +37,7 @@ from ringfence import (
     render,
     render_text,
 )
+from ringfence.decoding import DecoderName
 from ringfence.engine import Draft
 from ringfence.judges import Verdict
 
@@ -77,10 +78,10 @@ class Fixed:
         return [replace(verdict, value=self.value) for verdict in verdicts]
 
 
-def arms(tokens: int) -> dict[str, tuple[str, Options]]:
+def arms(tokens: int) -> dict[str, tuple[DecoderName, Options]]:
     """Name → decoder and options."""
     base = Options(max_tokens=tokens, temperature=1.0, top_k=15, exhausted="best")
-    found: dict[str, tuple[str, Options]] = {"guarded": ("guarded", base)}
+    found: dict[str, tuple[DecoderName, Options]] = {"guarded": ("guarded", base)}
     for preset in ("fast", "paper", "code"):
         found[f"rain-{preset}"] = ("rain", base.model_copy(update={"preset": preset}))
     return found
@@ -93,7 +94,7 @@ async def plain(engine: Engine, prompt: Rendering, tokens: int, seed: int) -> Dr
 
 
 async def one(
-    engine: Engine, judge: Judge, prompt: Rendering, arm: tuple[str, Options], seed: int
+    engine: Engine, judge: Judge, prompt: Rendering, arm: tuple[DecoderName, Options], seed: int
 ) -> Reply:
     decoder, options = arm
     options = options.model_copy(update={"seed": seed})
@@ -140,7 +141,8 @@ async def guarded(
     args: argparse.Namespace, engine: Engine, judge: Judge, concurrency: int
 ) -> dict[str, Any]:
     """Whole chat replies of `guarded` against plain ones, every prompt new to both."""
-    arm = ("guarded", Options(max_tokens=args.reply, temperature=1.0, top_k=15, exhausted="best"))
+    options = Options(max_tokens=args.reply, temperature=1.0, top_k=15, exhausted="best")
+    arm: tuple[DecoderName, Options] = ("guarded", options)
     fixed, rng = Fixed(judge, 1.0), random.Random(0)
 
     def fresh() -> Rendering:

@@ -81,7 +81,7 @@ def evaluated(model: str, suite_name: str, items: int, tokens: int) -> dict[str,
         samples = list(read_eval_log_samples(str(file), all_samples_required=False))
     starts = [datetime.fromisoformat(str(sample.started_at)) for sample in samples]
     ends = [datetime.fromisoformat(str(sample.completed_at)) for sample in samples]
-    made = [sample.output.metadata["ringfence"]["cost"]["committed"] for sample in samples]
+    made = [(sample.output.metadata or {})["ringfence"]["cost"]["committed"] for sample in samples]
     return {
         "replies": count.now,
         "tokens": sum(made),

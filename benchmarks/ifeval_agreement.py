@@ -15,6 +15,7 @@ the prompt on every reply. Theirs runs in an environment of its own:
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 import json
 import os
@@ -30,7 +31,8 @@ from typing import Any
 
 Row = dict[str, Any]
 Kwargs = dict[str, Any]
-Change = Callable[[str, Kwargs, random.Random], str]
+# Text, what is asked, chance; those of COUNTED take False behind to break the instruction.
+Change = Callable[..., str]
 
 # Article 1 of the Universal Declaration of Human Rights (public domain), by language.
 ARTICLE: dict[str, str] = json.loads(
@@ -76,7 +78,9 @@ def amount(relation: str, number: int, follow: bool, rng: random.Random) -> int:
 def follows() -> dict[str, Change]:
     """Instruction → a change that makes a text follow it."""
 
-    def counted(relation: str, number: str, make: Callable[[str, Kwargs, random.Random, int], str]):
+    def counted(
+        relation: str, number: str, make: Callable[[str, Kwargs, random.Random, int], str]
+    ) -> Change:
         def change(text: str, given: Kwargs, rng: random.Random, follow: bool = True) -> str:
             many = amount(given.get(relation, "at least"), given[number], follow, rng)
             return make(text, given, rng, many)
@@ -262,14 +266,10 @@ def theirs(tasks: Sequence[Row], python: str) -> list[list[bool]]:
 
 def as_reference() -> None:
     """Judge the tasks on standard input with lm-evaluation-harness; runs in its environment."""
-    import langdetect
-    import punkt
-    from nltk.tokenize.punkt import (
-        PunktParameters,
-        save_punkt_params,
-    )
+    langdetect, punkt = map(importlib.import_module, ("langdetect", "punkt"))
+    tokenizer = importlib.import_module("nltk.tokenize.punkt")
 
-    model, parameters = punkt.load_model("english"), PunktParameters()
+    model, parameters = punkt.load_model("english"), tokenizer.PunktParameters()
     parameters.abbrev_types = set(model.abbrev_types)
     parameters.collocations = set(model.collocations)
     parameters.sent_starters = set(model.sent_starters)
@@ -277,21 +277,23 @@ def as_reference() -> None:
         parameters.ortho_context[word] = int(flags)
     folder = Path(os.environ["NLTK_DATA"], "tokenizers", "punkt_tab", "english")
     folder.mkdir(parents=True)
-    save_punkt_params(parameters, str(folder))
+    tokenizer.save_punkt_params(parameters, str(folder))
     langdetect.DetectorFactory.seed = 0
     random.seed(0)
     # Only the task is wanted: the package above it imports torch and more.
-    home = Path(importlib.util.find_spec("lm_eval").submodule_search_locations[0])
+    found = importlib.util.find_spec("lm_eval")
+    if found is None or not found.submodule_search_locations:
+        sys.exit("lm_eval is not installed there")
+    home = Path(found.submodule_search_locations[0])
     for name, place in (("lm_eval", home), ("lm_eval.tasks", home / "tasks")):
         sys.modules[name] = types.ModuleType(name)
         sys.modules[name].__path__ = [str(place)]
-    from lm_eval.tasks.ifeval import utils
-
+    utils = importlib.import_module("lm_eval.tasks.ifeval.utils")
     for line in sys.stdin:
         task = json.loads(line)
         reply = task.pop("reply")
-        found = utils.test_instruction_following_strict(utils.InputExample(**task), reply)
-        print(json.dumps([bool(one) for one in found.follow_instruction_list]))
+        verdict = utils.test_instruction_following_strict(utils.InputExample(**task), reply)
+        print(json.dumps([bool(one) for one in verdict.follow_instruction_list]))
 
 
 def main() -> None:
@@ -338,7 +340,7 @@ def report(
             if we != they and shown[name] < args.show:
                 shown[name] += 1
                 print(f"-- {name} {given} ours={we} theirs={they} {kind}\n{reply[:700]!r}\n")
-    lines = []
+    lines: list[dict[str, Any]] = []
     for name in sorted(table):
         counts = table[name]
         total = counts.total()

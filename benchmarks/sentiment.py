@@ -25,11 +25,12 @@ from typing import Any
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 from ringfence import Options, Principle, SelfJudge, complete, decode, open_engine, render_text
+from ringfence.decoding import DECODERS, DecoderName
 from ringfence.statistics import distinct_n, paired_bootstrap_difference, wilson
 
-Arm = tuple[str, dict[str, Any]]
+Arm = tuple[DecoderName, dict[str, Any]]
 Replies = dict[tuple[int, int], dict[str, Any]]
-SAMPLING = {"temperature": 1.0, "top_k": 15, "exhausted": "best"}
+SAMPLING: dict[str, Any] = {"temperature": 1.0, "top_k": 15, "exhausted": "best"}
 
 
 def arms(own: Sequence[str] = ()) -> dict[str, Arm]:
@@ -38,6 +39,8 @@ def arms(own: Sequence[str] = ()) -> dict[str, Arm]:
     for arm in own:
         name, _, what = arm.partition("=")
         decoder, _, extra = what.partition(":")
+        if decoder not in DECODERS:
+            sys.exit(f"--arm {arm}: no decoder {decoder!r}; there are {', '.join(DECODERS)}")
         found[name] = (decoder, json.loads(extra or "{}"))
     for n in (2, 4, 8, 16, 24, 32, 48):
         found[f"best-of-{n}"] = ("best-of-n", {"n": n})
@@ -138,10 +141,10 @@ def summary(args: argparse.Namespace) -> dict[str, Any]:
     table = {arm: _row(list(by_arm[arm].values())) for arm in wanted if by_arm[arm]}
     plain = by_arm.get("plain", {})
     for arm, row in table.items():
-        shared = sorted(plain.keys() & by_arm[arm].keys())
-        if arm == "plain" or not shared:
+        pairs = sorted(plain.keys() & by_arm[arm].keys())
+        if arm == "plain" or not pairs:
             continue
-        row["points_over_plain"] = _difference(by_arm[arm], plain, shared)
+        row["points_over_plain"] = _difference(by_arm[arm], plain, pairs)
     return table
 
 

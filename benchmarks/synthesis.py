@@ -158,7 +158,7 @@ def main() -> None:
     if given.run:
         run(given.run)
         return
-    found = {
+    found: dict[str, Any] = {
         "runs": [apart(count) for count in given.sizes],
         "soundness_of_first_draws": soundness(given.each),
         "diversity": diversity(given.each),

@@ -22,6 +22,7 @@ from ringfence.engine import EngineCard
 from ringfence.errors import RenderingError
 from ringfence.rendering import render
 from ringfence.rendering.marks import control_pattern
+from ringfence.rendering.prices import Allowance
 from ringfence.rendering.traits import Program, traits
 from ringfence.rings import Conversation
 from ringfence.vocabulary import Vocabulary
@@ -82,18 +83,20 @@ def as_text(folder: Path) -> dict[str, list[str]]:
             if finding.fate == "dropped":
                 names.setdefault(finding.probe, []).append(file.stem)
         messages = [{"role": "qzrole", "content": "qztwo"}, {"role": "user", "content": "one"}]
-        if "qztwo" in (program.tried(messages) or ""):
+        if "qztwo" in (program.tried(messages, Allowance()) or ""):
             names.setdefault("invented role", []).append(file.stem)
     return names
 
 
 def _runs(program: Program) -> bool:
-    return program.tried([{"role": "user", "content": "x"}]) is not None
+    return program.tried([{"role": "user", "content": "x"}], Allowance()) is not None
 
 
 def compared(folder: Path) -> dict[str, Any]:
     """Our masks beside what TRL's markers say, on its training templates."""
     from transformers.utils.chat_template_utils import render_jinja_template
+
+    rendered: Any = render_jinja_template
 
     kinds: Counter[str] = Counter()
     others = []
@@ -126,7 +129,7 @@ def compared(folder: Path) -> dict[str, Any]:
                 for message in messages:
                     message["content"] = [{"type": "text", "text": message["content"]}]
             try:
-                texts, places = render_jinja_template(
+                texts, places = rendered(
                     [messages],
                     chat_template=source,
                     return_assistant_tokens_mask=True,
@@ -226,6 +229,7 @@ def main() -> None:
         "audits": [asdict(report) | {"lost": report.lost} for report in reports],
     }
     target = options.out / "measurements" / "template_audit.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(record, ensure_ascii=False, indent=1) + "\n", "utf-8")
     (options.out / "template_audit.md").write_text(page(reports, counts, masks), "utf-8")
     for probe, count in counts.items():

@@ -101,7 +101,7 @@ def _ours(ready: Ready, options: Any, turn: int, place: Path) -> tuple[int, floa
 
 def _plain(ready: Ready, options: Any, turn: int, place: Path) -> tuple[int, float]:
     import datasets
-    import trl
+    from trl.trainer.sft_trainer import SFTTrainer
 
     from ringfence.training import trainers
     from ringfence.training.collation import IGNORED
@@ -123,7 +123,7 @@ def _plain(ready: Ready, options: Any, turn: int, place: Path) -> tuple[int, flo
         )
     settings = _settings(ready, options, place, trainers.arguments)
     settings.max_steps = -(-len(numbers) // options.rows)
-    trainer = trl.SFTTrainer(
+    trainer = SFTTrainer(
         model=_model(ready),
         args=settings,
         train_dataset=datasets.Dataset.from_dict(columns),

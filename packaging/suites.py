@@ -119,8 +119,8 @@ def parts(data: Path) -> dict[str, list[Row]]:
 
     rows = table(data / "truthfulqa/TruthfulQA.csv")
     taken = part(rows, "Question", 120, lambda row: row["Category"])
-    fields = ("row", "Category", "Question", "Best Answer", "Correct Answers", "Incorrect Answers")
-    found["truthfulqa/TruthfulQA"] = only(taken, *fields)
+    shown = ("row", "Category", "Question", "Best Answer", "Correct Answers", "Incorrect Answers")
+    found["truthfulqa/TruthfulQA"] = only(taken, *shown)
     return found
 
 
