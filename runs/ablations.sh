@@ -37,7 +37,7 @@ trained() {  # ROW
     without-*) sft "$1" "$seed; /name: ${kind#without-},/d" ;;
     dpo)
       mkdir -p "$out/$1"
-      sed "$seed" recipes/embedded-dpo.yaml > "$out/$1/recipe.yaml"
+      sed -e "$seed" -e '$a examples: 128' recipes/embedded-dpo.yaml > "$out/$1/recipe.yaml"
       # shellcheck disable=SC2046
       "$ringfence" train dpo --model embedded --recipe "$out/$1/recipe.yaml" --adapter "$out/packaged" \
         --data "$out/pairs" --check-against "$out/evaluation" --out "$out/$1/adapter" \
