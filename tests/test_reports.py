@@ -382,6 +382,11 @@ def test_short_names_leave_out_what_all_have_in_common():
     names = short_names([made.PLAIN, made.GUARDED, made.BEST])
     assert list(names.values()) == ["plain", "guarded rings", "best-of-n rings n=8"]
     assert short_names(["openai/x", "hf/x"]) == {"openai/x": "openai/x", "hf/x": "hf/x"}
+    one, other = "ringfence/m?adapter=/some/runs/one/sft", "ringfence/m?adapter=runs/other/sft"
+    assert short_names([one]) == {one: "m adapter=one/sft"}
+    assert short_names([one, other]) == {one: "adapter=one/sft", other: "adapter=other/sft"}
+    same = "ringfence/m?adapter=/elsewhere/one/sft"
+    assert len(set(short_names([one, same]).values())) == 2
 
 
 def test_a_figure_over_a_cluster_has_an_interval_and_pairs_like_a_metric():

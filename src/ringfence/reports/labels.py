@@ -79,7 +79,7 @@ def _short(model: str) -> str:
     words = []
     for part in filter(None, query.split("&")):
         key, _, value = part.partition("=")
-        plain = unquote(value)
+        plain = _end_of_path(unquote(value))
         if key in ("decoder", "principle", "preset"):
             words.append(plain)
         elif plain.lower() in ("true", "1", "yes"):
@@ -87,3 +87,9 @@ def _short(model: str) -> str:
         else:
             words.append(f"{key.replace('_', '-')}={plain}")
     return " ".join([stem, *words]) + (f" @ {run}" if at else "")
+
+
+def _end_of_path(text: str) -> str:
+    """Of a long path the last two parts, which tell one run's files from another's."""
+    parts = text.rstrip("/").split("/")
+    return "/".join(parts[-2:]) if len(parts) > 2 else text
