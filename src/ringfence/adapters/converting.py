@@ -30,7 +30,7 @@ Precision = Literal["f32", "f16", "q8_0"]
 # Architectures whose query and key rows llama.cpp keeps in another order (pairs of a rotation side
 # by side), and those whose matrices it keeps as they are. Of all others nothing is assumed.
 PERMUTED = frozenset({"llama", "granite", "smollm3"})
-_PLAIN = frozenset({"qwen2", "qwen3", "gemma", "gemma2", "gemma3", "phi3"})
+PLAIN = frozenset({"qwen2", "qwen3", "gemma", "gemma2", "gemma3", "phi3"})
 _HOST_KEY = "ringfence.host"
 _LARGEST_FLOAT16 = 65504.0
 # Part of the name of kept conversions; a change of the form above changes it.
@@ -161,10 +161,10 @@ def library() -> Any:
 def _tensors(gguf: Any, adapter: LoraAdapter, host: Host) -> Iterator[tuple[str, Update]]:
     """The matrix of the model that each update is for, and the update in its order of rows."""
     names = {name: arch for arch, name in gguf.MODEL_ARCH_NAMES.items()}
-    if host.architecture not in PERMUTED | _PLAIN or host.architecture not in names:
+    if host.architecture not in PERMUTED | PLAIN or host.architecture not in names:
         raise InputError(
             f"adapter {adapter.name}: how llama.cpp keeps the matrices of {host.architecture} is "
-            f"not known here (known: {', '.join(sorted(PERMUTED | _PLAIN))}). Use the adapter "
+            f"not known here (known: {', '.join(sorted(PERMUTED | PLAIN))}). Use the adapter "
             "with hf:, or merge it into its model and convert that."
         )
     known = gguf.get_tensor_name_map(names[host.architecture], host.layers)

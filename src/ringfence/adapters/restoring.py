@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ringfence.adapters.converting import PERMUTED, check_gguf, library
+from ringfence.adapters.converting import PERMUTED, PLAIN, check_gguf, library
 from ringfence.adapters.folder import CONFIG, WEIGHTS
 from ringfence.adapters.host import Host, write_host
 from ringfence.adapters.safetensors_file import Array
@@ -60,6 +60,11 @@ def restore(path: Path, host: Host, out: Path) -> dict[str, Any]:
         OSError: the folder cannot be written.
     """
     check_gguf(path, host)
+    if host.architecture not in PERMUTED | PLAIN:
+        raise InputError(
+            f"adapter: {path}: how llama.cpp keeps the matrices of {host.architecture} is not known "
+            f"here (known: {', '.join(sorted(PERMUTED | PLAIN))})"
+        )
     alpha = read_metadata(path).get("adapter.lora.alpha")
     if not isinstance(alpha, float) or not np.isfinite(alpha) or not alpha:
         raise InputError(f"adapter: {path}: adapter.lora.alpha is {alpha!r}, no usable number")
