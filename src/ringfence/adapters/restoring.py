@@ -62,7 +62,7 @@ def restore(path: Path, host: Host, out: Path) -> dict[str, Any]:
     check_gguf(path, host)
     if host.architecture not in PERMUTED | PLAIN:
         raise InputError(
-            f"adapter: {path}: how llama.cpp keeps the matrices of {host.architecture} is not known "
+            f"adapter: {path}: how llama.cpp keeps matrices of {host.architecture} is not known "
             f"here (known: {', '.join(sorted(PERMUTED | PLAIN))})"
         )
     alpha = read_metadata(path).get("adapter.lora.alpha")
