@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -248,14 +249,29 @@ def _show_comparisons(
     found: Sequence[Comparison], gates: Iterable[GateResult], a: str, b: str, console: Console
 ) -> None:
     console.print(terminal.shown(f"A: {a}   B: {b}"))
+    for suite, compared in groupby(found, lambda one: one.suite):
+        console.print(_compared(suite, compared), soft_wrap=False)
+    for one in found:
+        if one.primary or one.significant:
+            console.print(terminal.shown(f"{one.name}: {verdict(one, a, b)}"))
+        if one.primary:
+            _show_changes(one, console)
+    for gate in gates:
+        word = "FAILED" if gate.holds else "passed"
+        console.print(terminal.shown(f"{word}: {gate.gate.text}: {gate.words}"))
+
+
+def _compared(suite: str, found: Iterable[Comparison]) -> Table:
     # Eighty columns, those of a build's log, have to hold it.
-    table = Table(border_style="dim", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(
+        title=terminal.shown(suite), border_style="dim", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
     for head in ("metric", "pairs", "A", "B", "points (95 %)", "fixed", "broken", "p", "Holm"):
         first = head == "metric"
         table.add_column(head, justify="left" if first else "right", overflow="fold")
     for one in found:
         table.add_row(
-            terminal.shown(one.name),
+            terminal.shown(one.metric.name),
             str(one.pairs),
             percent(one.rate_a),
             percent(one.rate_b),
@@ -265,15 +281,7 @@ def _show_comparisons(
             p_value(one.p),
             p_value(one.p_holm),
         )
-    console.print(table, soft_wrap=False)
-    for one in found:
-        if one.primary or one.significant:
-            console.print(terminal.shown(f"{one.name}: {verdict(one, a, b)}"))
-        if one.primary:
-            _show_changes(one, console)
-    for gate in gates:
-        word = "FAILED" if gate.holds else "passed"
-        console.print(terminal.shown(f"{word}: {gate.gate.text}: {gate.words}"))
+    return table
 
 
 def _show_changes(one: Comparison, console: Console) -> None:
