@@ -255,6 +255,19 @@ def test_a_ring_signal_is_trained_saved_and_gone_on_with_by_preferences(place):
     assert not (place / "signal-dpo" / "ref").exists()
 
 
+def test_a_ring_signal_learns_with_a_rate_of_its_own(place, tmp_path):
+    from safetensors.numpy import load_file
+
+    moved = []
+    for rate in (1.0, 10.0):
+        out = tmp_path / f"rate-{rate:g}"
+        run(job(place, out, recipe=recipe(segments="input", segments_rate=rate)))
+        moved.append(abs(load_file(out / "ring_signal.safetensors")["table"]).max())
+    # Adam's steps are as long as its rate, whatever the gradient.
+    assert 5 < moved[1] / moved[0] < 20
+    assert losses(tmp_path / "rate-1")[0] == losses(tmp_path / "rate-10")[0]
+
+
 def test_rows_that_share_are_trained_on(place, tmp_path):
     lines = [conversation(number, id=f"case-{number // 5}/{number}") for number in range(60)]
     data = (str(write_lines(tmp_path / "sft.jsonl", lines)),)

@@ -139,6 +139,9 @@ class Recipe(_Section):
     """None trains all weights, as --full does."""
     segments: Literal["none", "input", "blocks"] = "none"
     """A learned embedding per ring, added at the input or at every block; starts at zero."""
+    segments_rate: float = Field(default=10.0, gt=0, le=1000)
+    """How many times the schedule's learning rate these embeddings learn with: from zero, the rate
+    of an adapter brings them nowhere in a short training."""
     mixture: tuple[Part, ...] = ()
     """Empty takes all data once an epoch."""
     examples: int | None = Field(default=None, ge=1)

@@ -33,6 +33,7 @@ class _Ours:
 
     keep: int
     folder: Path
+    signal_rate: float
 
     def _prepare_dataset(self, dataset: Any, *_args: Any, **_options: Any) -> Any:
         return dataset
@@ -42,6 +43,17 @@ class _Ours:
         return torch.utils.data.SequentialSampler(
             dataset if dataset is not None else self.train_dataset  # type: ignore[attr-defined]
         )
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        """TRL's, with a learning rate of its own for a ring signal."""
+        optimizer = super().create_optimizer(model)  # type: ignore[misc]
+        signal = signal_of(self.model)  # type: ignore[attr-defined]
+        if signal is not None:
+            for group in optimizer.param_groups:
+                group["params"] = [one for one in group["params"] if one is not signal.table]
+            rate = self.args.learning_rate * self.signal_rate  # type: ignore[attr-defined]
+            optimizer.add_param_group({"params": [signal.table], "lr": rate, "weight_decay": 0.0})
+        return optimizer
 
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns: list[str] = []
@@ -239,6 +251,7 @@ def trainer(
         callbacks=list(callbacks),
     )
     made.folder, made.keep = folder, recipe.schedule(kind).keep
+    made.signal_rate = recipe.segments_rate
     from transformers import PrinterCallback
 
     made.remove_callback(PrinterCallback)
