@@ -17,6 +17,7 @@ from ringfence.commandline.evaluating import planned
 from ringfence.evaluation.names import parse
 
 SCRIPT = Path(__file__).parent.parent / "runs" / "paper.sh"
+ABLATIONS = SCRIPT.with_name("ablations.sh")
 
 
 def lines(*words: str) -> list[list[str]]:
@@ -111,3 +112,49 @@ def test_a_row_that_cannot_be_had_leaves_a_report_of_those_before_it(tmp_path, s
     assert [row.split()[0] for row in rows] == ["evaluate"] * begun
     assert report.startswith("report ")
     assert ("trained-suites" in report, "base-suites" in report) == (status == 1, True)
+
+
+def test_every_ablation_changes_the_recipe_in_what_its_name_says(tmp_path):
+    from ringfence.training.recipe import load
+
+    fake, out = tmp_path / "ringfence", tmp_path / "out"
+    fake.write_text(f'#!/bin/sh\nprintf "%s\\n" "$*" >> {tmp_path / "log"}\n')
+    fake.chmod(0o755)
+    out.mkdir()
+    rows = ["packaged", "rings-2", "input-1", "blocks-1", "general-1", "without-extraction-3"]
+    root = ABLATIONS.parent.parent
+    subprocess.run(
+        [ABLATIONS, out, "data", *rows, "dpo-4"],
+        env=os.environ | {"RINGFENCE": str(fake)},
+        cwd=root,
+        check=True,
+    )
+    base = load(root / "recipes" / "embedded-further.yaml")
+    made = {row: load(out / row / "recipe.yaml") for row in rows[1:]}
+    assert {row: one.seed for row, one in made.items()} == {row: int(row[-1]) for row in made}
+    assert made["rings-2"] == base.model_copy(update={"seed": 2})
+    assert made["input-1"] == base.model_copy(update={"segments": "input"})
+    assert made["blocks-1"] == base.model_copy(update={"segments": "blocks"})
+    assert [part.name for part in made["general-1"].mixture] == ["general"]
+    left = [part.name for part in base.mixture if part.name != "extraction"]
+    assert [part.name for part in made["without-extraction-3"].mixture] == left
+    preferences = load(out / "dpo-4" / "recipe.yaml")
+    assert (preferences.seed, preferences.examples) == (4, 128)
+    told = (tmp_path / "log").read_text().splitlines()
+    assert sum(line.startswith("train ") for line in told) == 6
+    models = [line.split("--model ")[1].split()[0] for line in told if line.startswith("evaluate")]
+    assert len(models) == 14 and models[0] == "embedded?adapter=packaged"
+    assert [parse(name).engine for name in models] == ["embedded"] * 4 + ["hf:embedded"] * 4 + [
+        "embedded"
+    ] * 6
+
+
+def test_an_unknown_ablation_is_refused(tmp_path):
+    done = subprocess.run(
+        [ABLATIONS, tmp_path, "data", "wings-1"],
+        env=os.environ | {"RINGFENCE": "true"},
+        cwd=ABLATIONS.parent.parent,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and "unknown row wings-1" in done.stderr
