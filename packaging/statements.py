@@ -6,7 +6,8 @@ r"""Makes data/statements.csv of the synthesis: sentences that the packaged mode
     python packaging/statements.py keep REPLIES.jsonl
 
 They are right replies to the requests of mentions.yaml, for training. Thirty-five written by hand
-were learnt by heart.
+were learnt by heart. The file that ships was made in two halves (`split -n l/2`), one a core, each
+with seed 1.
 """
 
 from __future__ import annotations
