@@ -12,7 +12,7 @@
 # pairs/. CASES siblings of the hierarchy suite (default 120), LIMIT items of each other (default 60).
 set -euo pipefail
 
-if [ $# -lt 3 ]; then sed -n '2,14s/^# \{0,1\}//p' "$0" >&2; exit 2; fi
+if [ $# -lt 3 ]; then sed -n '2,12s/^# \{0,1\}//p' "$0" >&2; exit 2; fi
 out=$1 data=$2; shift 2
 ringfence=${RINGFENCE:-ringfence} cases=${CASES:-120} limit=${LIMIT:-60}
 recipe=recipes/embedded-further.yaml
@@ -34,7 +34,9 @@ trained() {  # ROW
     rings) sft "$1" "$seed" ;;
     input|blocks) sft "$1" "$seed; s/^segments: .*/segments: $kind/" ;;
     general) sft "$1" "$seed; /name: general/!{/^  - {name:/d}" ;;
-    without-*) sft "$1" "$seed; /name: ${kind#without-},/d" ;;
+    without-*)
+      grep -q "name: ${kind#without-}," "$recipe" || { echo "$1: $recipe has no part ${kind#without-}" >&2; exit 2; }
+      sft "$1" "$seed; /name: ${kind#without-},/d" ;;
     dpo)
       mkdir -p "$out/$1"
       sed -e "$seed" -e '$a examples: 128' recipes/embedded-dpo.yaml > "$out/$1/recipe.yaml"

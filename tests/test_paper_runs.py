@@ -149,12 +149,16 @@ def test_every_ablation_changes_the_recipe_in_what_its_name_says(tmp_path):
     ] * 6
 
 
-def test_an_unknown_ablation_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [("wings-1", "unknown row wings-1"), ("without-manners-1", "has no part manners")],
+)
+def test_an_unknown_ablation_is_refused(tmp_path, row, why):
     done = subprocess.run(
-        [ABLATIONS, tmp_path, "data", "wings-1"],
+        [ABLATIONS, tmp_path, "data", row],
         env=os.environ | {"RINGFENCE": "true"},
         cwd=ABLATIONS.parent.parent,
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 2 and "unknown row wings-1" in done.stderr
+    assert done.returncode == 2 and why in done.stderr
