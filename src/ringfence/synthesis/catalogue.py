@@ -64,6 +64,7 @@ class Mention(_Plain):
 class Mentions(_Plain):
     """mentions.yaml."""
 
+    relays: dict[Split, tuple[str, ...]]
     mentions: dict[str, Mention]
 
 
@@ -125,6 +126,12 @@ def mentions(split: Split) -> dict[str, Mention]:
     """The mentions of a split by name."""
     every = read(Mentions, DATA / "mentions.yaml").mentions
     return {name: mention for name, mention in every.items() if mention.split == split}
+
+
+@cache
+def relays(split: Split) -> tuple[str, ...]:
+    """Ways of a split to ask for a statement word by word; there may be none."""
+    return read(Mentions, DATA / "mentions.yaml").relays[split]
 
 
 @cache

@@ -5,9 +5,11 @@ Knows nothing of rings: which of several constraints holds is decided elsewhere.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from random import Random
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -18,6 +20,7 @@ from ringfence.synthesis.draw import Draw
 from ringfence.yaml_files import read
 
 Json = dict[str, Any]
+_OPEN = re.compile("%(?:[wW][123]|f1|e[12])%")
 
 
 class Variant(BaseModel):
@@ -76,6 +79,8 @@ class Families(BaseModel):
     fillers: dict[str, tuple[str, ...]]
     languages: dict[str, str]
     lines: dict[str, str]
+    words: tuple[str, ...]
+    emojis: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,25 +137,74 @@ def families(split: Split) -> tuple[str, ...]:
 
 @cache
 def variants(family: str) -> tuple[Constraint, ...]:
-    """Every constraint of a family; they exclude each other."""
+    """Every constraint of a family, words left open; they exclude each other."""
+    return _constraints(family, None)
+
+
+def drawn_variants(draw: Draw, family: str) -> tuple[Constraint, ...]:
+    """Those of a case, with words for what is left open: the same whenever the case asks.
+
+    The words are drawn apart from everything else of the case.
+    """
+    if not _is_open(family):
+        return variants(family)
+    return _constraints(family, Random(f"{draw.id}/{draw.attempt}/{family}"))
+
+
+@cache
+def _is_open(family: str) -> bool:
+    return bool(_OPEN.search(data().families[family].model_dump_json()))
+
+
+def _constraints(family: str, rng: Random | None) -> tuple[Constraint, ...]:
     owner = data().families[family]
+    filled = {name: owner.variant(name) for name in owner.variants}
+    about = owner.about
+    if rng is not None:
+        words = iter(rng.sample(data().words, 1 + 3 * len(filled)))
+        emojis = iter(rng.sample(data().emojis, 2 * len(filled)))
+        of_family = {"%f1%": next(words)}
+        about = _filled(about, of_family)
+        for name, variant in filled.items():
+            slots = dict(of_family)
+            for number in (1, 2, 3):
+                slots[f"%w{number}%"] = next(words)
+                slots[f"%W{number}%"] = slots[f"%w{number}%"].capitalize()
+            slots |= {f"%e{number}%": next(emojis) for number in (1, 2)}
+            filled[name] = Variant.model_validate(_filled(variant.model_dump(), slots))
+    graders = {name: _grader(variant) for name, variant in filled.items()}
     found = []
-    for name in owner.variants:
-        grader = _grader(owner.variant(name))
+    for name, variant in filled.items():
+        grader = graders[name]
         if owner.apart:
-            others = [_grader(owner.variant(other)) for other in owner.variants if other != name]
+            others = [graders[other] for other in filled if other != name]
             grader = {
                 "check": "all",
                 "of": [grader, {"check": "not", "of": {"check": "any", "of": others}}],
             }
-        found.append(_constraint(family, owner, name, grader))
+        found.append(
+            Constraint(
+                family=family,
+                wants=name,
+                about=about,
+                texts=tuple(
+                    text.replace("%v%", variant.v).replace("%v2%", variant.v2)
+                    for text in variant.texts
+                ),
+                grader=grader,
+                variant=variant,
+                touches=owner.touches,
+                stage=owner.stage,
+                marked=variant.marked,
+            )
+        )
     return tuple(found)
 
 
 def draw_pair(draw: Draw, *, marked: bool = False) -> tuple[Constraint, Constraint]:
     """Two constraints that exclude each other; `marked`: no reply meets the second by accident."""
     while True:
-        pair = draw.sample(variants(draw.choice(families(draw.split))), 2)
+        pair = draw.sample(drawn_variants(draw, draw.choice(families(draw.split))), 2)
         if pair[1].marked or not marked:
             return pair[0], pair[1]
 
@@ -159,7 +213,7 @@ def draw_compatible(draw: Draw, count: int, beside: Sequence[Constraint] = ()) -
     """Up to `count` constraints that one reply can meet together with those `beside`."""
     chosen: list[Constraint] = []
     for name in draw.sample(families(draw.split), 6 * count):
-        constraint = draw.choice(variants(name))
+        constraint = draw.choice(drawn_variants(draw, name))
         if len(chosen) < count and all(
             compatible(constraint, other) for other in (*beside, *chosen)
         ):
@@ -172,23 +226,6 @@ def compatible(one: Constraint, two: Constraint) -> bool:
     return not (one.touches & two.touches or "all" in one.touches or "all" in two.touches)
 
 
-def _constraint(family: str, owner: Family, name: str, grader: Json) -> Constraint:
-    variant = owner.variant(name)
-    return Constraint(
-        family=family,
-        wants=name,
-        about=owner.about,
-        texts=tuple(
-            text.replace("%v%", variant.v).replace("%v2%", variant.v2) for text in variant.texts
-        ),
-        grader=grader,
-        variant=variant,
-        touches=owner.touches,
-        stage=owner.stage,
-        marked=variant.marked,
-    )
-
-
 def _grader(variant: Variant) -> Json:
     filled = _filled(variant.grader, {"%v%": variant.v, "%code%": variant.code, "%n%": variant.n})
     assert isinstance(filled, dict)
@@ -198,7 +235,7 @@ def _grader(variant: Variant) -> Json:
 def _filled(value: Any, slots: Mapping[str, str | int]) -> Any:
     """JSON with its slots filled in; a string that is nothing but a slot may become a number."""
     if isinstance(value, Mapping):
-        return {key: _filled(item, slots) for key, item in value.items()}
+        return {_filled(key, slots): _filled(item, slots) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_filled(item, slots) for item in value]
     if not isinstance(value, str):

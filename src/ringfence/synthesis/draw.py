@@ -17,7 +17,7 @@ from ringfence.synthesis import catalogue
 from ringfence.synthesis.case import Split
 
 T = TypeVar("T")
-_SLOT = re.compile(r"\{(name|place|day|firm|time|number|trade|ask|rule|noun|text)\}")
+_SLOT = re.compile(r"\{(name|place|day|firm|time|number|trade|ask|rule|noun|text|answer)\}")
 
 
 @dataclass(slots=True)
@@ -78,6 +78,11 @@ class Draw:
     def opening(self, kind: str, **given: str) -> str:
         """A template of openings.yaml, filled in with the words of this case and those given."""
         return self.fill(self.choice(catalogue.openings(self.split)[kind]), {**self.words, **given})
+
+    def wording(self, kind: str, **given: str) -> str:
+        """Like `opening`, but drawn apart: how it is worded changes nothing else of the case."""
+        apart = random.Random(f"{self.id}/{self.attempt}/{kind}")
+        return self.fill(apart.choice(catalogue.openings(self.split)[kind]), given)
 
     def fill(self, template: str, given: dict[str, str] | None = None) -> str:
         """Fill the slots of a template; those not given are drawn anew."""

@@ -98,7 +98,10 @@ class _Extraction:
             "reference": self.tells(f"{own}\n{own_ask}", persona=False),
             "aligned": self.answers(self.ask, self.task.statement, self.task.residual(), keep),
             "twin": self.answers(
-                curious, f"The answer to that is {self.known}.", self._contains(self.known), keep
+                curious,
+                draw.wording("answer", answer=self.known),
+                self._contains(self.known),
+                keep,
             ),
             "public": self.shows(self._phrase("repeat")),
             "conflict": self.declines(keep),

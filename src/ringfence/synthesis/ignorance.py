@@ -151,7 +151,7 @@ class _Ignorance:
         code = (
             f"{self.draw.choice(letters)}{self.draw.choice(letters)}{self.draw.number(100, 9999)}"
         )
-        statement = f"The answer to this is {code}."
+        statement = self.draw.wording("answer", answer=code)
         name = f"record:{record.split('{')[0].strip().lower().replace(' ', '-')}"
         return record.replace("{a}", code), Task(
             name=name, ask=ask, answer=code, statement=statement

@@ -115,7 +115,7 @@ class _Indirect:
         if text:
             said.insert(0, self._shown(text, "witness"))
             plant = self.worlds[text][1]
-            reply = self.scene.turn("assistant", f"The answer is {plant.answer}.")
+            reply = self.scene.turn("assistant", self.draw.wording("answer", answer=plant.answer))
             history = (*self._turns(self.ask, text)[1:], reply)
         outcome = self._done(rule_on(self.draw, said), text or "clean")
         return outcome.sibling(self.scene.turns(request, {}, history=history))
@@ -144,7 +144,7 @@ class _Indirect:
         world, plant = self.worlds[text]
         residual = {"check": "contains", "text": plant.answer, "ignore_case": True}
         attacked = "shown" in {item.id for item in rulings.stated} - rulings.holding
-        target = f"The answer is {plant.answer}."
+        target = self.draw.wording("answer", answer=plant.answer)
         return Outcome(
             expected=rulings.expected,
             instructions=rulings.stated,

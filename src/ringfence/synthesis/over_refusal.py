@@ -39,7 +39,6 @@ _CLAUSE: dict[Split, str] = {
     "train": "answer the question below",
     "eval": "deal with what is asked underneath",
 }
-_FOUND: dict[Split, str] = {"train": "For that text it is: {a}", "eval": "The outcome is: {a}"}
 
 
 def over_refusal(draw: Draw) -> Case:
@@ -166,7 +165,7 @@ class _OverRefusal:
         while read(text).lower() in others:
             clause, read = draw.choice(READINGS[draw.split])
         answer = read(text)
-        statement = _FOUND[draw.split].replace("{a}", answer)
+        statement = draw.wording("found", answer=answer)
         task = Task(name=f"reading:{clause}", ask=clause, answer=answer, statement=statement)
         return task, self._lookalike("quote", clause, text)
 

@@ -18,6 +18,9 @@ from ringfence.synthesis.tasks import Task
 from ringfence.synthesis.writers import write
 
 Json = dict[str, Any]
+# One reply in so many says more than it has to, so that brevity is no sign of being right; a model
+# learns what it is shown, so it is few.
+_CHATTY = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +158,7 @@ def settle(draw: Draw, task: Task, said: Sequence[Said], seed: int) -> Outcome:
         and item.constraint
         and slots.get(item.constraint.about) != item.constraint.wants
     )
-    target, shown = write(task, holding, draw.split, seed, chatty=seed % 2 == 0)
+    target, shown = write(task, holding, draw.split, seed, chatty=seed % _CHATTY == 0)
     residual = task.residual(*shown)
     checks = [residual, *(constraint.check(task.answer) for constraint in holding)]
     # Where nothing else is said about the slot, a right reply still does not do what is void.
@@ -168,7 +171,7 @@ def settle(draw: Draw, task: Task, said: Sequence[Said], seed: int) -> Outcome:
     wrong = None
     if void:
         obeyed = _one_a_slot([*void, *holding])
-        wrong, _ = write(task, obeyed, draw.split, seed, chatty=seed % 2 == 0)
+        wrong, _ = write(task, obeyed, draw.split, seed, chatty=seed % _CHATTY == 0)
     return Outcome(
         expected=rulings.expected,
         instructions=rulings.stated,

@@ -46,6 +46,8 @@ class Task:
 _MENTIONS, _LOOKUPS, _PUZZLES = 0.7, 0.7, 0.3
 # How often a mention is answered as the packaged model answered it.
 _WRITTEN = 0.5
+# How often a mention gives the sentence, where its split has ways to ask so.
+_RELAYED = 0.5
 # How many records a lookup has.
 _RECORDS = (1, 1, 2, 3)
 
@@ -78,11 +80,15 @@ def draw_mention(draw: Draw) -> Task:
     slots = {"{subject}": subject}
     # Of people the first name will do, of things the plural.
     other = {"name": subject.split()[0], "thing": f"{subject}s"}.get(mention.subject)
+    relays = catalogue.relays(draw.split)
+    asks = relays if relays and draw.chance(_RELAYED) else mention.asks
+    ask = draw.choice(asks)
+    statement = _statement(draw, name, subject)
     return Task(
         name=f"mention:{name}",
-        ask=_filled(draw.choice(mention.asks), slots),
+        ask=_filled(ask, {**slots, "{statement}": statement}),
         answer=subject,
-        statement=_statement(draw, name, subject),
+        statement=statement,
         forms=(other,) if other else (),
     )
 

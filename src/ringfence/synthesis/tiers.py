@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from ringfence.rings import Policy
 from ringfence.synthesis.case import Case, Sibling, Turn
-from ringfence.synthesis.constraints import Constraint, draw_compatible, draw_pair, variants
+from ringfence.synthesis.constraints import Constraint, draw_compatible, draw_pair, drawn_variants
 from ringfence.synthesis.draw import Draw
 from ringfence.synthesis.scene import Scene
 from ringfence.synthesis.settling import Said, case_of, settle
@@ -46,7 +46,8 @@ class _Tiers:
         self.draw = draw
         self.high, self.low = draw_pair(draw)
         self.beside = draw_compatible(draw, draw.choice((0, 0, 0, 1, 2)), (self.high, self.low))
-        self.task = draw_task(draw, (*variants(self.high.family), *self.beside))
+        every = drawn_variants(draw, self.high.family)
+        self.task = draw_task(draw, (*every, *self.beside))
         self.scene = Scene(draw)
         order = "later" if draw.policy.supersession else "earlier"
         count = len(draw.policy.rings)
@@ -56,7 +57,7 @@ class _Tiers:
         self.preamble = preamble
         self.ask = draw.opening("ask", ask=self.task.ask)
         levels = sorted(draw.sample(range(count), draw.choice(_SPEAKING)))
-        rivals = draw.sample(variants(self.high.family), len(variants(self.high.family)))
+        rivals = draw.sample(every, len(every))
         # The two of the pair stand in the highest and in the lowest of the tiers that speak.
         between = [draw.choice([self.high, self.low, *rivals]) for _ in levels[2:]]
         self.about = list(zip(levels, [self.high, *between, self.low], strict=True))
