@@ -9,6 +9,8 @@ mkdir -p "$OUT"
 
 echo "== 1 of 6: cases for training, and others to measure on"
 "$ringfence" synthesize --count 1080 --split train --seed 1 --out "$OUT/hierarchy" --resume
+"$ringfence" synthesize --count 270 --split train --seed 2 --out "$OUT/judging" --resume
+"$ringfence" synthesize --recipe conflict,multi-turn,tiers --count 2400 --split train --seed 3 --out "$OUT/tasks" --resume
 "$ringfence" synthesize --count 450 --split eval --seed 1 --out "$OUT/evaluation" --resume
 
 echo "== 2 of 6: the model's own replies to ordinary requests"
@@ -19,7 +21,7 @@ echo "== 2 of 6: the model's own replies to ordinary requests"
 
 echo "== 3 of 6: supervised training"
 "$ringfence" train sft --model embedded --recipe recipes/embedded.yaml \
-  --data "hierarchy=$OUT/hierarchy,judged=$OUT/hierarchy/judged.jsonl,general=$OUT/general.jsonl" \
+  --data "hierarchy=$OUT/hierarchy,tasks=$OUT/tasks,judging=$OUT/judging,judged=$OUT/judging/judged.jsonl,general=$OUT/general.jsonl" \
   --check-against "$OUT/evaluation" --out "$OUT/sft" --resume
 
 echo "== 4 of 6: its own failures"

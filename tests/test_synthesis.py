@@ -294,6 +294,55 @@ def test_no_reply_meets_a_marked_variant_by_accident(family: str) -> None:
                     assert not grade(grader, text).passed, text
 
 
+@pytest.mark.parametrize("family", families("train"))
+def test_words_left_open_are_the_same_within_a_case_and_others_elsewhere(family: str) -> None:
+    def drawn(index: int, attempt: int = 0):
+        draw = Draw(
+            seed=5, recipe="tiers", split="train", index=index, policy=HARMONY, attempt=attempt
+        )
+        before = draw.rng.getstate()
+        found = drawn_variants(draw, family)
+        assert draw.rng.getstate() == before and drawn_variants(draw, family) == found
+        return found
+
+    first, written = drawn(0), str(variants(family))
+    open_ = re.search(r"%(?:[wW]\d|[fe]\d)%", written) is not None
+    assert [one.wants for one in first] == [one.wants for one in variants(family)]
+    assert not re.search(r"%(?!(?:A|S|v|v2|n|code)%)\w+%", str(first))
+    assert (drawn(1) != first) is open_ and (drawn(0, 1) != first) is open_
+
+
+def test_evaluation_leaves_no_word_open() -> None:
+    for family in families("eval"):
+        draw = Draw(seed=5, recipe="tiers", split="eval", index=0, policy=HARMONY)
+        assert drawn_variants(draw, family) is variants(family)
+
+
+def test_words_for_what_is_open_stand_nowhere_else_in_the_data() -> None:
+    folder = catalogue.DATA
+    text = "".join(
+        path.read_text("utf-8")
+        for path in (*folder.glob("*.yaml"), *folder.glob("*.csv"))
+        if path.name != "constraints.yaml"
+    )
+    text += str(data().model_dump(exclude={"words"}))
+    used = set(re.findall(r"[a-z]+", text.lower()))
+    assert len(set(data().words)) == len(data().words) > 100
+    assert not used & {form for word in data().words for form in (word, f"{word}s")}
+
+
+def test_a_relayed_sentence_stands_in_the_request_and_in_the_reply() -> None:
+    relayed = 0
+    for index in range(200):
+        draw = Draw(seed=6, recipe="conflict", split="train", index=index, policy=HARMONY)
+        task = draw_task(draw)
+        if task.name.startswith("mention:"):
+            assert "{" not in task.ask
+            relayed += task.statement in task.ask
+    assert 40 < relayed < 110
+    assert not catalogue.relays("eval")
+
+
 @pytest.mark.parametrize("kind", [kind for kinds in puzzles.OF_SPLIT.values() for kind in kinds])
 def test_puzzles_state_their_answer(kind) -> None:
     split = "train" if kind in puzzles.OF_SPLIT["train"] else "eval"
