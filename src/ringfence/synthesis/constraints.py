@@ -158,47 +158,50 @@ def _is_open(family: str) -> bool:
 
 def _constraints(family: str, rng: Random | None) -> tuple[Constraint, ...]:
     owner = data().families[family]
-    filled = {name: owner.variant(name) for name in owner.variants}
-    about = owner.about
+    about, filled = owner.about, {name: owner.variant(name) for name in owner.variants}
     if rng is not None:
-        words = iter(rng.sample(data().words, 1 + 3 * len(filled)))
-        emojis = iter(rng.sample(data().emojis, 2 * len(filled)))
-        of_family = {"%f1%": next(words)}
-        about = _filled(about, of_family)
-        for name, variant in filled.items():
-            slots = dict(of_family)
-            for number in (1, 2, 3):
-                slots[f"%w{number}%"] = next(words)
-                slots[f"%W{number}%"] = slots[f"%w{number}%"].capitalize()
-            slots |= {f"%e{number}%": next(emojis) for number in (1, 2)}
-            filled[name] = Variant.model_validate(_filled(variant.model_dump(), slots))
+        about, filled = _with_words(about, filled, rng)
     graders = {name: _grader(variant) for name, variant in filled.items()}
-    found = []
-    for name, variant in filled.items():
-        grader = graders[name]
-        if owner.apart:
-            others = [graders[other] for other in filled if other != name]
-            grader = {
-                "check": "all",
-                "of": [grader, {"check": "not", "of": {"check": "any", "of": others}}],
-            }
-        found.append(
-            Constraint(
-                family=family,
-                wants=name,
-                about=about,
-                texts=tuple(
-                    text.replace("%v%", variant.v).replace("%v2%", variant.v2)
-                    for text in variant.texts
-                ),
-                grader=grader,
-                variant=variant,
-                touches=owner.touches,
-                stage=owner.stage,
-                marked=variant.marked,
-            )
+    return tuple(
+        Constraint(
+            family=family,
+            wants=name,
+            about=about,
+            texts=tuple(
+                text.replace("%v%", variant.v).replace("%v2%", variant.v2) for text in variant.texts
+            ),
+            grader=_apart(name, graders) if owner.apart else graders[name],
+            variant=variant,
+            touches=owner.touches,
+            stage=owner.stage,
+            marked=variant.marked,
         )
-    return tuple(found)
+        for name, variant in filled.items()
+    )
+
+
+def _with_words(
+    about: str, variants: Mapping[str, Variant], rng: Random
+) -> tuple[str, dict[str, Variant]]:
+    """Words and emoji for what is left open; no two variants get the same."""
+    words = iter(rng.sample(data().words, 1 + 3 * len(variants)))
+    emojis = iter(rng.sample(data().emojis, 2 * len(variants)))
+    of_family = {"%f1%": next(words)}
+    filled = {}
+    for name, variant in variants.items():
+        slots = {f"%e{number}%": next(emojis) for number in (1, 2)} | of_family
+        for number in (1, 2, 3):
+            slots[f"%w{number}%"] = word = next(words)
+            slots[f"%W{number}%"] = word.capitalize()
+        filled[name] = Variant.model_validate(_filled(variant.model_dump(), slots))
+    return _filled(about, of_family), filled
+
+
+def _apart(name: str, graders: Mapping[str, Json]) -> Json:
+    """A variant's check, and none of the others'."""
+    others = [grader for other, grader in graders.items() if other != name]
+    not_others = {"check": "not", "of": {"check": "any", "of": others}}
+    return {"check": "all", "of": [graders[name], not_others]}
 
 
 def draw_pair(draw: Draw, *, marked: bool = False) -> tuple[Constraint, Constraint]:
