@@ -127,7 +127,7 @@ def test_kinds_may_be_named_and_belong_to_a_run(tmp_path):
     assert {record.item for record in load_run(out).records} == {"i1", "i3"}
     other = evaluate(out, "--resume")
     assert other.returncode == 2
-    assert "was begun with kinds [\"odd\"], now null" in other.stderr
+    assert 'was begun with kinds ["odd"], now null' in other.stderr
     unknown = evaluate(tmp_path / "other", "--kinds", "odd,blue")
     assert unknown.returncode == 2
     assert "--kinds blue: suite" in unknown.stderr and "Kinds: even, odd." in unknown.stderr

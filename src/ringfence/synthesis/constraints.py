@@ -20,7 +20,7 @@ from ringfence.synthesis.draw import Draw
 from ringfence.yaml_files import read
 
 Json = dict[str, Any]
-_OPEN = re.compile("%(?:[wW][123]|f1|e[12])%")
+_OPEN = re.compile("%(?:[wWf][123]|[en][12])%")
 
 
 class Variant(BaseModel):
@@ -183,16 +183,19 @@ def _constraints(family: str, rng: Random | None) -> tuple[Constraint, ...]:
 def _with_words(
     about: str, variants: Mapping[str, Variant], rng: Random
 ) -> tuple[str, dict[str, Variant]]:
-    """Words and emoji for what is left open; no two variants get the same."""
-    words = iter(rng.sample(data().words, 1 + 3 * len(variants)))
+    """Words, numbers and emoji for what is left open; no two variants get the same."""
+    words = iter(rng.sample(data().words, 3 * (1 + len(variants))))
     emojis = iter(rng.sample(data().emojis, 2 * len(variants)))
-    of_family = {"%f1%": next(words)}
+    numbers = iter(rng.sample(range(11, 100), 2 * len(variants)))
+    of_family = {f"%f{place}%": next(words) for place in (1, 2, 3)}
     filled = {}
     for name, variant in variants.items():
-        slots = {f"%e{number}%": next(emojis) for number in (1, 2)} | of_family
-        for number in (1, 2, 3):
-            slots[f"%w{number}%"] = word = next(words)
-            slots[f"%W{number}%"] = word.capitalize()
+        slots = dict(of_family)
+        for place in (1, 2, 3):
+            slots[f"%w{place}%"] = word = next(words)
+            slots[f"%W{place}%"] = word.capitalize()
+        for place in (1, 2):
+            slots |= {f"%e{place}%": next(emojis), f"%n{place}%": str(next(numbers))}
         filled[name] = Variant.model_validate(_filled(variant.model_dump(), slots))
     return _filled(about, of_family), filled
 

@@ -52,7 +52,8 @@ def write(
     touched = {aspect for constraint in constraints for aspect in constraint.touches}
     if chatty and not touched & {"length", "language", "all", "case", "frame"}:
         text = f"{text} {desk.fillers[-1]}"
-    for constraint in sorted(constraints, key=lambda constraint: constraint.stage):
+    # Siblings state their constraints in different orders, and the reply is to be the same.
+    for constraint in sorted(constraints, key=lambda one: (one.stage, one.family)):
         name, _, argument = constraint.variant.write.partition(":")
         if name in WRITERS:
             text = WRITERS[name](text, constraint, argument if name in _ARGUED else answer, desk)
