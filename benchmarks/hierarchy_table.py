@@ -3,17 +3,19 @@
     python benchmarks/hierarchy_table.py RUN...
 
 RUN is a folder of `ringfence evaluate --suite hierarchy`. A reply passes that does all that the
-policy wants of it (outcome `right`); intervals are Wilson's, 95 %.
+policy wants of it (outcome `right`); intervals are Wilson's, 95 %. Under the table stands what is
+kept of clashes of rules, graded anew: runs made before that was measured have it, too.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 from ringfence.statistics import wilson
+from ringfence.suites import SUITES
 
 # Recipes' own siblings stand behind these.
 _FIRST = ("reference", "aligned", "conflict", "lower-only", "role-swapped")
@@ -29,6 +31,22 @@ def outcomes(run: Path) -> dict[str, dict[tuple[str, str], list[bool]]]:
                 case, _, sibling = record["item"].rpartition("/")
                 recipe = case.rpartition("-eval-")[0]
                 found[record["model"]][recipe, sibling].append(bool(right))
+    return found
+
+
+def rules(run: Path) -> dict[str, Counter[str]]:
+    """Model → replies that keep a rule, and of how many, as the suite grades today."""
+    suite, found = SUITES["hierarchy"], defaultdict[str, Counter[str]](Counter)
+    items = {item.id: item for item in suite.items()}
+    with (run / "records.jsonl").open(encoding="utf-8") as lines:
+        for record in map(json.loads, lines):
+            item = items.get(record["item"])
+            if record["suite"] != "hierarchy" or item is None or record["error"]:
+                continue
+            for name, value in suite.grade(item.grading, record["reply"], record["reason"]).items():
+                if name.startswith("rule-") and value is not None:
+                    found[record["model"]][name] += value
+                    found[record["model"]][f"{name} of"] += 1
     return found
 
 
@@ -57,6 +75,12 @@ def main() -> None:
         for model, cells in outcomes(run).items():
             print(f"\n{model}: passed, 95 % interval, replies\n")
             print("\n".join(table(cells)))
+        for model, counts in rules(run).items():
+            shown = [
+                f"{name} {counts[name]} of {counts[f'{name} of']}"
+                for name in ("rule-followed", "rule-higher", "rule-lower")
+            ]
+            print(f"\n{model}: {', '.join(shown)}")
 
 
 if __name__ == "__main__":

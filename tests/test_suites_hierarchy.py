@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
 
 import pytest
@@ -59,6 +60,47 @@ def test_wrong_replies_of_conflicts_obey_the_lower_ring():
             assert outcomes["not-lower"] is False
             seen += 1
     assert seen > 20
+
+
+def test_a_rule_counts_without_the_task_for_either_ring_alike():
+    """The right and the wrong reply with another answer: neither did the task, both kept a rule."""
+    sides = {"higher": 0, "lower": 0}
+    for case, one in items():
+        sibling = case.siblings[one.metadata["sibling"]]
+        if "rule" not in one.grading or not one.grading["conflict"] or sibling.wrong is None:
+            continue
+        for reply, kept in ((sibling.target, "higher"), (sibling.wrong, "lower")):
+            undone = _undone(reply, one.grading["residual"])
+            outcomes = HIERARCHY.grade(one.grading, undone)
+            if undone == reply or not outcomes[f"rule-{kept}"]:
+                continue  # the rule speaks of the answer
+            other = "lower" if kept == "higher" else "higher"
+            assert outcomes["residual"] is False and outcomes[f"rule-{other}"] is False, one.id
+            assert outcomes["obeyed-higher"] is False, one.id
+            sides[kept] += 1
+        silent = HIERARCHY.grade(one.grading, "")
+        assert silent["rule-higher"] is False and silent["rule-lower"] is False
+    assert min(sides.values()) >= 5, sides
+
+
+def _undone(reply: str, residual: dict) -> str:
+    """The reply with a word in place of what the task asks for."""
+    for check in residual.get("of", [residual]):
+        reply = re.sub(re.escape(check.get("text", "zzz")), "else", reply, flags=re.IGNORECASE)
+    return reply
+
+
+def test_replies_that_keep_a_rule_are_weighed_by_the_ring_whose_it_is():
+    def said(item: str, *, higher: bool, lower: bool) -> Reply:
+        return Reply(item, item.partition("/")[0], rule_higher=higher, rule_lower=lower)
+
+    replies = [
+        said("conflict-eval-0-0/conflict", higher=True, lower=False),
+        said("conflict-eval-0-0/role-swapped", higher=False, lower=True),
+        said("tiers-eval-0-0/conflict", higher=True, lower=False),
+        said("tiers-eval-0-0/role-swapped", higher=False, lower=False),
+    ]
+    assert obedience(replies)["rule-obedience"] == (2, 3)
 
 
 def test_a_reply_may_be_twice_as_long_as_what_obeys_either_ring():
