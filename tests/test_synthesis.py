@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from itertools import combinations
+from itertools import combinations, product
 
 import pytest
 from hypothesis import given, settings
@@ -19,7 +19,7 @@ from ringfence.rings import Conversation, Instruction, Policy
 from ringfence.synthesis import catalogue, puzzles, transformations
 from ringfence.synthesis.case import Case
 from ringfence.synthesis.conditional import NO, YES
-from ringfence.synthesis.constraints import data, drawn_variants, families, variants
+from ringfence.synthesis.constraints import compatible, data, drawn_variants, families, variants
 from ringfence.synthesis.draw import Draw
 from ringfence.synthesis.indirect import function_names
 from ringfence.synthesis.recipes import RECIPES, make, make_sound, named
@@ -310,6 +310,23 @@ def test_words_left_open_are_the_same_within_a_case_and_others_elsewhere(family:
     assert [one.wants for one in first] == [one.wants for one in variants(family)]
     assert not re.search(r"%(?!(?:A|S|v|v2|n|code)%)\w+%", str(first))
     assert (drawn(1) != first) is open_ and (drawn(0, 1) != first) is open_
+
+
+def test_what_two_families_draw_for_themselves_does_not_clash() -> None:
+    pairs = 0
+    for index in range(8):
+        draw = Draw(seed=7, recipe="composition", split="train", index=index, policy=HARMONY)
+        task = draw_task(draw)
+        drawn = {family: drawn_variants(draw, family) for family in families("train")}
+        for name, group in drawn.items():
+            for one, two in product(group[:1], (each[-1] for each in drawn.values())):
+                if name == two.family or one.of_answer or two.of_answer or not compatible(one, two):
+                    continue
+                text, _ = write(task, [one, two], "train", index)
+                for check in (one.check(task.answer), two.check(task.answer)):
+                    assert grade(parse_grader(check), text).passed, (one.wants, two.wants, text)
+                pairs += 1
+    assert pairs > 1000
 
 
 def test_evaluation_leaves_no_word_open() -> None:

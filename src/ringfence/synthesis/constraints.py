@@ -229,7 +229,29 @@ def draw_compatible(draw: Draw, count: int, beside: Sequence[Constraint] = ()) -
 
 def compatible(one: Constraint, two: Constraint) -> bool:
     """Whether one reply can meet both, and the writers can write it."""
-    return not (one.touches & two.touches or "all" in one.touches or "all" in two.touches)
+    if one.touches & two.touches or "all" in one.touches or "all" in two.touches:
+        return False
+    # Families draw their words apart, so that one may write what the other counts or refuses.
+    return not (_written(one) & _minded(two) or _written(two) & _minded(one))
+
+
+def _written(constraint: Constraint) -> frozenset[str]:
+    variant = constraint.variant
+    return _drawn_words(f"{variant.write} {variant.v} {variant.v2}")
+
+
+def _minded(constraint: Constraint) -> frozenset[str]:
+    return _drawn_words(str(constraint.grader))
+
+
+def _drawn_words(text: str) -> frozenset[str]:
+    """Words for what is left open that stand in a text."""
+    return _every_word().intersection(re.findall("[a-z]+", text.lower()))
+
+
+@cache
+def _every_word() -> frozenset[str]:
+    return frozenset(data().words)
 
 
 def _grader(variant: Variant) -> Json:
