@@ -8,9 +8,9 @@ ringfence="$BIN/ringfence"
 mkdir -p "$OUT"
 
 echo "== 1 of 4: cases for training, and others to measure on"
-"$ringfence" synthesize --count 1080 --split train --seed 1 --out "$OUT/hierarchy" --resume
+"$ringfence" synthesize --count 1440 --split train --seed 1 --out "$OUT/hierarchy" --resume
 "$ringfence" synthesize --count 270 --split train --seed 2 --out "$OUT/judging" --resume
-"$ringfence" synthesize --count 2400 --split train --seed 3 --recipe conflict,multi-turn,tiers \
+"$ringfence" synthesize --count 2100 --split train --seed 3 --recipe conflict,multi-turn,tiers \
   --out "$OUT/tasks" --resume
 "$ringfence" synthesize --count 450 --split eval --seed 1 --out "$OUT/evaluation" --resume
 
