@@ -79,7 +79,7 @@ def planned(
     options: Mapping[str, Any],
     seeds: int,
     limit: int | None,
-    kinds: str | None,
+    kinds: str | None = None,
     data: Path | None,
     samples: int | None,
     command: list[str],
