@@ -20,6 +20,7 @@ from ringfence.adapters.folder import LoraAdapter, read_adapter
 from ringfence.adapters.host import Host, host_of, host_of_config, tokenizer_hash, write_host
 from ringfence.adapters.restoring import restore
 from ringfence.adapters.safetensors_file import read_tensors
+from ringfence.adapters.truncating import truncated
 from ringfence.cli import app
 from ringfence.configuration import settings_from
 from ringfence.errors import InputError
@@ -415,6 +416,35 @@ def test_the_command_converts_and_says_what_it_wrote(tmp_path: Path) -> None:
     (folder / "ring_signal.json").touch()
     refused = run.invoke(app, words)
     assert refused.exit_code == 2 and "ring signal" in refused.output
+
+
+# ---- smaller ones
+
+
+@pytest.mark.parametrize("rank", [1, 3, 4, 9])
+def test_a_truncated_adapter_is_the_nearest_of_its_rank(rank: int, tmp_path: Path) -> None:
+    adapter = read_adapter(saved(tmp_path))
+    smaller, kept = truncated(adapter, rank)
+    squares = left = 0.0
+    for module, update in smaller.updates.items():
+        assert update.rank == min(rank, 4)
+        values = np.linalg.svd(change(adapter, module), compute_uv=False)
+        distance = np.linalg.norm(change(smaller, module) - change(adapter, module))
+        assert distance == pytest.approx(np.sqrt((values[rank:] ** 2).sum()), abs=1e-4)
+        squares, left = squares + (values**2).sum(), left + (values[:rank] ** 2).sum()
+    assert kept == pytest.approx(left / squares)
+    assert (kept < 1) == (rank < 4)
+
+
+def test_the_command_makes_a_smaller_adapter_and_says_what_is_left(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "config.json").write_text(json.dumps(CONFIG))
+    folder, out = saved(tmp_path / "mine", base_model_name_or_path=str(base)), tmp_path / "x.gguf"
+    words = ["adapter", "convert", str(folder), "--out", str(out), "--rank", "2"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0 and "rank 2, f16" in done.output
+    assert "% of the squares of its updates" in done.output
 
 
 # ---- and back

@@ -27,8 +27,9 @@ from ringfence.cli import app
 from ringfence.commandline import workplace
 from ringfence.commandline.escaping import one_line, printable
 from ringfence.commandline.flags import Flags
-from ringfence.engine import Engine
+from ringfence.engine import Engine, ScriptedEngine
 from ringfence.errors import EngineError
+from ringfence.judges import SelfJudge
 from ringfence.options import DecoderName
 from ringfence.principle import Principle
 from ringfence.search_settings import PRESETS
@@ -535,6 +536,41 @@ def test_judge_check_exits_with_1_at_chance(
     assert ("cannot tell good replies from bad" in done.stderr) == (code == 1)
     assert call(*words, "--force").exit_code == 0
     assert json.loads(call(*words, "--json").stdout)["n"] == 60
+
+
+def test_another_model_may_judge(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    opened: dict[str, Any] = {}
+    judging: list[Engine] = []
+    closed: list[Engine] = []
+
+    async def aclose(engine: Engine) -> None:
+        closed.append(engine)
+
+    async def open_engine(spec: str, **options: Any) -> Engine:
+        engine = scripted_engine()
+        opened[spec] = (engine, options)
+        return engine
+
+    async def open_judge(engine: Engine, principle: Principle) -> FakeJudge:
+        judging.append(engine)
+        return FakeJudge(lambda text: 1.0 if "fine" in text else -1.0)
+
+    monkeypatch.setattr(ringfence.engines, "open_engine", open_engine)
+    monkeypatch.setattr(SelfJudge, "open", open_judge)
+    monkeypatch.setattr(ScriptedEngine, "aclose", aclose)
+    words = ["judge", "check", "--principle", "positive", "--engine", "http://h/v1"]
+    words += ["--judge", "hf:m?adapter=a", "--data", str(labelled(tmp_path, "fine", "poor"))]
+    done = call(*words)
+    assert done.exit_code == 0, done.stderr
+    assert set(opened) == {"http://h/v1", "hf:m"}
+    assert judging == [opened["hf:m"][0]]
+    assert opened["hf:m"][1] == {"adapter": "a"} and not opened["http://h/v1"][1]
+    assert {id(engine) for engine in closed} == {id(engine) for engine, _ in opened.values()}
+
+
+def test_a_judge_without_a_principle_is_refused(with_engine: Callable[..., None]) -> None:
+    done = call("chat", "--judge", "embedded")
+    assert (done.exit_code, "judge: nothing to judge by" in done.stderr) == (2, True)
 
 
 def test_judge_check_needs_a_principle(with_engine: Callable[..., None]) -> None:

@@ -147,6 +147,28 @@ async def test_models_of_one_engine_share_it_and_closing_closes_it():
     assert [engine.closed for engine in parts.OPENED] == [True, False]
 
 
+async def test_another_model_judges_and_is_shared_like_any_other(monkeypatch):
+    from fakes import hates
+
+    asked = []
+
+    async def open_judge(engine, principle):
+        asked.append(engine)
+        return hates()
+
+    monkeypatch.setattr("ringfence.evaluation.engines.SelfJudge.open", open_judge)
+    name = "embedded?principle=rings&decoder=best-of-n&n=2&judge=embedded%3Fthreads%3D1"
+    for _ in range(2):
+        assert (await ask(name)).metadata["ringfence"]["value"] == -1
+    assert len(parts.OPENED) == 2
+    [judging] = asked
+    assert not judging.prompts, "it drafts nothing"
+    await ask("embedded?threads=1")
+    assert len(parts.OPENED) == 2, "a model that judges may reply as well"
+    await RingfenceAPI(name).aclose()
+    assert all(engine.closed for engine in parts.OPENED)
+
+
 async def test_an_engine_that_does_not_open_is_tried_again_by_the_next_request(monkeypatch):
     async def broken(spec, **options):
         raise EngineError("no.")

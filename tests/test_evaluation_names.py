@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ringfence.errors import InputError
+from ringfence.evaluation.fingerprints import of_model
 from ringfence.evaluation.names import full_name, is_ours, parse, split, with_options
 
 engines = st.one_of(
@@ -68,6 +69,10 @@ def test_any_text_is_a_name_or_an_error_of_ours(text):
         ("embedded?engine=hf:x", "unknown key engine"),
         ("embedded?principle=rings&principle=harmless", "given 2 times"),
         ("gpt-9", "unknown engine 'gpt-9'"),
+        ("embedded?judge=embedded", "judge: nothing to judge by; name a principle"),
+        ("embedded?principle=rings&judge=gpt-9", "judge: model gpt-9: unknown engine"),
+        ("embedded?principle=rings&judge=hf:m%3Fdecoder%3Drain", "judge: decoder is no option"),
+        ("embedded?principle=rings&judge=hf:m%3Fjudge%3Dembedded", "judge: judge is no option"),
     ],
 )
 def test_a_name_that_means_nothing_says_why(name, words):
@@ -115,3 +120,24 @@ def test_a_chat_template_is_told_what_stands_in_the_name():
     assert name.opening["template_options"] == {"enable_thinking": False, "date_string": "1 May"}
     with pytest.raises(InputError, match="template_options"):
         parse("hf:m?template_options=x")
+
+
+def test_another_model_may_judge_and_its_options_are_its_own():
+    judge = "embedded?adapter=a b&rings_strength=0.5"
+    name = parse(with_options("hf:m?adapter=x", {"principle": ["rings"], "judge": judge}))
+    assert name.opening == {"adapter": "x"}
+    assert name.judge == parse(judge)
+    assert name.judge.opening == {"adapter": "a b", "rings_strength": 0.5}
+    assert parse("embedded?principle=rings").judge is None
+
+
+def test_the_files_of_another_judge_are_hashed_too(tmp_path):
+    adapter = tmp_path / "judge.gguf"
+    hashes = []
+    for content in (b"one", b"two"):
+        adapter.write_bytes(content)
+        options = {"principle": ["rings"], "judge": f"embedded?adapter={adapter}"}
+        hashes.append(
+            of_model(parse(with_options("embedded", options)))["judge/adapter/judge.gguf"]
+        )
+    assert hashes[0] != hashes[1]

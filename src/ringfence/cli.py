@@ -321,6 +321,9 @@ def adapter_convert(
     precision: Annotated[
         Literal["f32", "f16", "q8_0"], typer.Option(help="Of the numbers.")
     ] = "f16",
+    rank: Annotated[
+        int | None, typer.Option(min=1, help="At most; a smaller file that does about the same.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
@@ -328,7 +331,9 @@ def adapter_convert(
     from ringfence.commandline import adapting
 
     with told():
-        summary = adapting.converted(folder, out, base=base, precision=precision, force=force)
+        summary = adapting.converted(
+            folder, out, base=base, precision=precision, rank=rank, force=force
+        )
         adapting.told(summary, as_json=json)
 
 

@@ -28,6 +28,7 @@ class Settings(BaseModel):
         engine: as `open_engine` takes it.
         tokenizer: folder with the tokenizer of a model behind http://.
         principle: names or paths of principles; most commands take at most one.
+        judge: the model that judges, as `evaluate --model` takes one; None is the model itself.
         decoder: None takes `guarded` with a principle and `plain` without.
         adapter: of the model: a folder, a GGUF file, `packaged` or `none`; None is left to the
             command.
@@ -45,6 +46,7 @@ class Settings(BaseModel):
     engine: str = "embedded"
     tokenizer: str | None = None
     principle: tuple[str, ...] = ()
+    judge: str | None = None
     decoder: DecoderName | None = None
     adapter: str | None = None
     rings_strength: float | None = Field(default=None, ge=0, le=2)
@@ -79,13 +81,16 @@ def settings_from(
 
     Raises:
         InputError: a file that cannot be read or is no mapping; an unknown key, with near matches;
-            a value that does not fit.
+            a value that does not fit; a judge without a principle.
     """
     read = _read(file) if file else {}
     if file:
         _checked(read, f"{file}: ")
     merged = {**(defaults or {}), **read, **given}
-    return _checked(merged, "")
+    settings = _checked(merged, "")
+    if settings.judge is not None and not settings.principle:
+        raise InputError("judge: nothing to judge by; name a principle, too, such as rings")
+    return settings
 
 
 def _read(file: Path) -> dict[str, Any]:

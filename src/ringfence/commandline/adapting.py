@@ -11,6 +11,7 @@ from ringfence.adapters.converting import Precision, convert
 from ringfence.adapters.folder import CONFIG, read_adapter
 from ringfence.adapters.host import Host, host_of
 from ringfence.adapters.restoring import restore
+from ringfence.adapters.truncating import truncated
 from ringfence.commandline.escaping import one_line
 from ringfence.engines.embedded import packaged_model
 from ringfence.errors import InputError
@@ -18,7 +19,13 @@ from ringfence.segments.saved import has_signal
 
 
 def converted(
-    folder: Path, out: Path, *, base: Path | None, precision: Precision, force: bool
+    folder: Path,
+    out: Path,
+    *,
+    base: Path | None,
+    precision: Precision,
+    rank: int | None = None,
+    force: bool,
 ) -> dict[str, Any]:
     """Convert an adapter.
 
@@ -28,6 +35,7 @@ def converted(
         base: folder or GGUF file of the model it is for; None is the folder that the adapter
             names, if it is here, and the packaged model otherwise.
         precision: of the numbers.
+        rank: of no update more than this; see `truncated`.
         force: replace a file that is there.
 
     Raises:
@@ -40,8 +48,10 @@ def converted(
         raise InputError(
             f"{folder} has a ring signal, which llama.cpp cannot add; use the adapter with hf:"
         )
-    adapter = read_adapter(folder)
+    adapter, kept = read_adapter(folder), 1.0
     host = _host(folder, base)
+    if rank is not None:
+        adapter, kept = truncated(adapter, rank)
     made = convert(adapter, host, out, precision=precision)
     return {
         "adapter": adapter.name,
@@ -49,6 +59,7 @@ def converted(
         "architecture": host.architecture,
         "updates": made.updates,
         "ranks": list(made.ranks),
+        "kept": kept,
         "precision": precision,
         "kept_as_f16": made.wider,
         "bytes": made.size,
@@ -87,6 +98,8 @@ def told(summary: dict[str, Any], *, as_json: bool) -> None:
         return
     ranks = ", ".join(map(str, summary["ranks"]))
     note = f" ({summary['kept_as_f16']} tensors as f16)" if summary["kept_as_f16"] else ""
+    if summary["kept"] < 1:
+        note += f", {summary['kept']:.1%} of the squares of its updates"
     print(
         one_line(
             f"{summary['out']}: {summary['updates']} matrices of a {summary['architecture']} "

@@ -63,6 +63,7 @@ class Batch:
             "tokenizer": settings.tokenizer,
             "adapter": settings.adapter,
             "rings_strength": settings.rings_strength,
+            **({"judge": settings.judge} if settings.judge else {}),
             "decoder": settings.chosen_decoder(),
             "principle": principle,
             "embedder": settings.embedder,

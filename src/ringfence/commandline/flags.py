@@ -62,6 +62,14 @@ class Flags:
         list[str] | None,
         typer.Option(metavar="NAME|FILE", help="What the judge looks for; serve takes several."),
     ] = None
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ENGINE[?KEY=VALUE&…]",
+            help="Another model to judge with: 'embedded?adapter=PATH', http://HOST/v1#MODEL. "
+            "Default: the model itself.",
+        ),
+    ] = None
     decoder: Annotated[
         Literal["plain", "best-of-n", "rejection", "rain", "guarded"] | None,
         typer.Option(help="How replies are made. Default: guarded with a principle, else plain."),

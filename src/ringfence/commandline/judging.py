@@ -31,7 +31,8 @@ async def measured(place: Workplace, data: Path | None, limit: int | None) -> Ju
     progress = Progress()
     progress.begin(words="judged")
     try:
-        return await check_judge(place.judge, place.engine.card, items, progress=progress.show)
+        card = place.judge_engine.card
+        return await check_judge(place.judge, card, items, progress=progress.show)
     finally:
         progress.end()
 
@@ -55,7 +56,7 @@ async def admitted(place: Workplace, *, force: bool) -> None:
         say(f"principle {name}: served unmeasured, as forced")
         return
     say(f"principle {name}: measuring its judge, unless that was done before …")
-    report = await check_judge_once(place.judge, place.principle, place.engine.card, items)
+    report = await check_judge_once(place.judge, place.principle, place.judge_engine.card, items)
     if report.at_chance and force:
         say(f"warning: {report.refusal()}")
         return

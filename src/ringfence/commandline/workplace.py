@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from ringfence.decoding import decode
 from ringfence.embedding import EMBEDDERS, Embedder
 from ringfence.engine import Engine
 from ringfence.errors import InputError
+from ringfence.evaluation.names import judge_of
 from ringfence.events import Events
 from ringfence.generation import Prompt
 from ringfence.judges import Judge, SelfJudge
@@ -32,12 +33,14 @@ class Workplace:
     Attributes:
         principle: of the judge; None without one.
         judge: None without a principle.
+        judge_engine: asks its model for verdicts; `engine` itself unless another was named.
         decoder: makes the replies.
         trained: the engine is the packaged model with the packaged adapter.
     """
 
     settings: Settings
     engine: Engine
+    judge_engine: Engine
     embedder: Embedder
     decoder: DecoderName
     principle: Principle | None = None
@@ -69,7 +72,7 @@ class Workplace:
         """The same with another principle."""
         principle = Principle.load(name)
         return replace(
-            self, principle=principle, judge=await SelfJudge.open(self.engine, principle)
+            self, principle=principle, judge=await SelfJudge.open(self.judge_engine, principle)
         )
 
     def decoding(self, decoder: DecoderName) -> Workplace:
@@ -101,6 +104,7 @@ async def opened(settings: Settings, *, trained: bool = True) -> AsyncIterator[W
 
     name = settings.one_principle()
     decoder = settings.chosen_decoder()
+    other = judge_of(settings)
     embedder = EMBEDDERS[settings.embedder]()
     options = {name: getattr(settings, name) for name in _OF_ENGINES}
     given = {name: value for name, value in options.items() if value is not None}
@@ -108,13 +112,20 @@ async def opened(settings: Settings, *, trained: bool = True) -> AsyncIterator[W
     adapted = trained and untold and settings.engine == "embedded" and bool(packaged_adapter())
     if adapted:
         given["adapter"] = PACKAGED
-    engine = await open_engine(settings.engine, **given)
-    try:
+    async with AsyncExitStack() as stack:
+        engine = judging = await open_engine(settings.engine, **given)
+        stack.push_async_callback(engine.aclose)
+        if other is not None:
+            judging = await open_engine(other.engine, **other.opening)
+            stack.push_async_callback(judging.aclose)
         place = Workplace(
-            settings=settings, engine=engine, embedder=embedder, decoder="plain", trained=adapted
+            settings=settings,
+            engine=engine,
+            judge_engine=judging,
+            embedder=embedder,
+            decoder="plain",
+            trained=adapted,
         )
         if name is not None:
             place = await place.judging(name)
         yield place.decoding(decoder)
-    finally:
-        await engine.aclose()

@@ -17,6 +17,8 @@ _FILES = ("tokenizer", "chat_template")
 def of_model(name: ModelName) -> dict[str, str]:
     """SHA-256 of the files that decide what a model answers, by `option/file name`.
 
+    Those of another model that judges have `judge/` before them.
+
     The packaged model and principles are not hashed: the packages' versions tell them. Of the model
     behind a server nothing is known.
 
@@ -33,11 +35,13 @@ def of_model(name: ModelName) -> dict[str, str]:
     places |= {option: Path(name.opening[option]) for option in _FILES if name.opening.get(option)}
     if principle := name.settings.one_principle():
         places["principle"] = Path(principle)
-    return {
+    found = {
         f"{option}/{file.name}": _digest(file)
         for option, place in places.items()
         for file in _files(place.expanduser())
     }
+    judging = of_model(name.judge) if name.judge else {}
+    return found | {f"judge/{file}": digest for file, digest in judging.items()}
 
 
 def of_items(samples: Any) -> str:

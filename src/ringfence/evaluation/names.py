@@ -43,6 +43,7 @@ class ModelName:
         policy: of every conversation.
         prompt_only: put the paragraph of `baseline` into the system message.
         opening: options of the engine.
+        judge: the model that judges; None is this one itself.
     """
 
     settings: Settings
@@ -50,6 +51,7 @@ class ModelName:
     policy: Policy
     prompt_only: bool
     opening: Mapping[str, Any]
+    judge: ModelName | None = None
 
     @property
     def engine(self) -> str:
@@ -151,6 +153,10 @@ def parse(model: str, arguments: Mapping[str, Any] | None = None) -> ModelName:
             f"{where}decoder {settings.chosen_decoder()} judges its drafts: add a principle, such "
             "as &principle=rings"
         )
+    try:
+        judge = judge_of(settings)
+    except InputError as error:
+        raise InputError(f"{where}{error}") from None
     opening = {key: getattr(settings, key) for key in _OF_ENGINES if key in given}
     opening |= {key: _opening(key, own[key], where) for key in _OPENING if key in own}
     return ModelName(
@@ -159,7 +165,26 @@ def parse(model: str, arguments: Mapping[str, Any] | None = None) -> ModelName:
         policy=policy,
         prompt_only=_truth(own.get("prompt_only", False), f"{where}prompt-only"),
         opening=opening,
+        judge=judge,
     )
+
+
+def judge_of(settings: Settings) -> ModelName | None:
+    """The model that judges, if it is another than the one that replies.
+
+    Raises:
+        InputError: it has options that are not of its engine.
+    """
+    if settings.judge is None:
+        return None
+    for name, _ in split(settings.judge)[1]:
+        if _key(name) not in (*_OF_ENGINES, *_OPENING) and not _key(name).startswith(_TEMPLATE):
+            takes = ", ".join((*_OF_ENGINES, *_OPENING))
+            raise InputError(f"judge: {name} is no option of an engine; a judge takes {takes}")
+    try:
+        return parse(settings.judge)
+    except InputError as error:
+        raise InputError(f"judge: {error}") from None
 
 
 def _known() -> list[str]:

@@ -131,7 +131,8 @@ class RingfenceAPI(ModelAPI):
         if choices:
             output = await self._scored(place.engine, prompt, choices)
         else:
-            judge = await place.judge(self.name.settings.one_principle())
+            judging = await ENGINES.place(self.name.judge) if self.name.judge else place
+            judge = await judging.judge(self.name.settings.one_principle())
             reply = await complete(
                 decode(
                     place.engine,
@@ -159,8 +160,10 @@ class RingfenceAPI(ModelAPI):
         return False
 
     async def aclose(self) -> None:
-        """Close the engine."""
+        """Close the engine, and that of the judge."""
         await ENGINES.release(self.name)
+        if self.name.judge:
+            await ENGINES.release(self.name.judge)
 
     async def count_text_tokens(self, text: str) -> int:
         """By the model's own tokenizer."""

@@ -22,7 +22,7 @@ from ringfence.errors import InputError, RingfenceError
 from ringfence.evaluation.baseline import paragraph
 from ringfence.evaluation.engines import ENGINES
 from ringfence.evaluation.fingerprints import of_items, of_model
-from ringfence.evaluation.names import full_name, is_ours, parse
+from ringfence.evaluation.names import ModelName, full_name, is_ours, parse
 from ringfence.evaluation.reading import LOGS, cell_of, finished, logged, newest
 from ringfence.evaluation.watching import Count, watched
 from ringfence.partial_files import locked, sync_folder
@@ -227,8 +227,10 @@ async def _reach_servers(plan: Plan) -> None:
     """
     try:
         for model in plan.models:
-            if is_ours(model) and (name := parse(model)).engine.startswith(("http://", "https://")):
-                await ENGINES.place(name)
+            name = parse(model) if is_ours(model) else None
+            for one in (name, name.judge) if name else ():
+                if one and one.engine.startswith(("http://", "https://")):
+                    await ENGINES.place(one)
     finally:
         await ENGINES.aclose()
 
@@ -268,7 +270,7 @@ def _finish(out: Path, plan: Plan) -> int:
             file.unlink()
     records = records_as_jsonl(logged(out), out / RECORDS)
     manifest = manifest_of(out)
-    cards = {model: ENGINES.card(parse(model)) for model in plan.models if is_ours(model)}
+    cards = {model: _card(parse(model)) for model in plan.models if is_ours(model)}
     known = {model: card for model, card in cards.items() if card}
     manifest["engines"] = {**manifest.get("engines", {}), **known}
     _write(out, manifest)
@@ -291,6 +293,13 @@ def _manifest(plan: Plan) -> dict[str, Any]:
         "command": list(plan.command),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def _card(name: ModelName) -> dict[str, Any] | None:
+    """What the engines of a model said of themselves; None before they were opened."""
+    card = ENGINES.card(name)
+    judge = ENGINES.card(name.judge) if name.judge else None
+    return {**card, "judge": judge} if card and judge else card
 
 
 def _told(model: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from ringfence.errors import InputError
 from ringfence.training import job as jobs
 from ringfence.training import manifest as manifests
 from ringfence.training import run_folder, trainers
+from ringfence.training.allocation import keep_freed_memory
 from ringfence.training.checkpoints import checkpoints, step_of, synced
 from ringfence.training.collation import Rows, Supervised
 from ringfence.training.isolation import measured
@@ -63,9 +64,10 @@ def train(job: Job, say: Say, *, resume: bool = False, force: bool = False) -> O
     if threads:
         torch.set_num_threads(threads)
     with _fsdp_environment(job):
-        state = library("accelerate").PartialState(
-            cpu=job.cpu or not torch.accelerator.is_available()
-        )
+        cpu = job.cpu or not torch.accelerator.is_available()
+        if cpu:
+            keep_freed_memory()
+        state = library("accelerate").PartialState(cpu=cpu)
         first = bool(state.is_main_process)
         tell = say if first else _silent
         with contextlib.ExitStack() as stack:
