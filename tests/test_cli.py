@@ -601,14 +601,20 @@ def test_judge_check_needs_a_principle(with_engine: Callable[..., None]) -> None
     assert (done.exit_code, "needs --principle" in done.stderr) == (2, True)
 
 
-def test_serve_says_where_it_listens_and_leaves_when_told() -> None:
-    child = started(["serve", "--port", "0"], 0.0)
+@pytest.mark.parametrize("words", [[], ["--json"]])
+def test_serve_says_where_it_listens_and_leaves_when_told(words: list[str]) -> None:
+    child = started(["serve", "--port", "0", *words], 0.0)
     assert child.stderr is not None and child.stdout is not None
     while "http://127.0.0.1:" not in (line := child.stderr.readline()):
         assert child.poll() is None
     url = next(word for word in line.split() if word.startswith("http")).rstrip(".")
     assert httpx.get(url.removesuffix("/v1") + "/health").status_code == 200
-    assert "OpenAI(" in child.stdout.readline() + child.stdout.readline()
+    first = child.stdout.readline()
+    if words:
+        said = json.loads(first)
+        assert (said["url"], said["principles"], said["key_required"]) == (url, [], False)
+    else:
+        assert "OpenAI(" in first + child.stdout.readline()
     child.send_signal(signal.SIGTERM)
     child.communicate(timeout=60)
     assert child.returncode == 0

@@ -39,7 +39,7 @@ judge_app = typer.Typer(
 )
 app.add_typer(judge_app, name="judge")
 adapter_app = typer.Typer(
-    help="Adapters: convert them for llama.cpp.", no_args_is_help=True, rich_markup_mode=None
+    help="Adapters: to llama.cpp and back.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(adapter_app, name="adapter")
 app.add_typer(train_app, name="train")
@@ -161,7 +161,7 @@ def serve(
 
     given = {"host": host, "port": port, "api_key": api_key, "locked": locked}
     given = {name: value for name, value in given.items() if value is not None}
-    _run(serving.serve(_settings(flags), given, force=force))
+    _run(serving.serve(_settings(flags), given, force=force, as_json=flags.json))
 
 
 @judge_app.command("check")

@@ -44,6 +44,12 @@ def evaluate(
     ] = None,
     decoder: Annotated[str | None, typer.Option(help="Of every model of ours.")] = None,
     principle: Annotated[str | None, typer.Option(help="Of every model of ours.")] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ENGINE[?KEY=VALUE&…]", help="Another model to judge every model of ours with."
+        ),
+    ] = None,
     preset: Annotated[str | None, typer.Option(help="Of every model of ours.")] = None,
     threshold: Annotated[float | None, typer.Option(help="Of every model of ours.")] = None,
     prompt_only: Annotated[
@@ -66,7 +72,11 @@ def evaluate(
         from ringfence.commandline import evaluating, terminal
 
         options: dict[str, Any] = {"decoder": decoder, "principle": principle, "preset": preset}
-        options |= {"threshold": threshold, "prompt-only": "true" if prompt_only else None}
+        options |= {
+            "judge": judge,
+            "threshold": threshold,
+            "prompt-only": "true" if prompt_only else None,
+        }
         plan = evaluating.planned(
             model=model,
             suites=suite,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from typing import Any
@@ -24,13 +25,16 @@ SNIPPET = """\
     )"""
 
 
-async def serve(settings: Settings, given: Mapping[str, Any], *, force: bool) -> None:
+async def serve(
+    settings: Settings, given: Mapping[str, Any], *, force: bool, as_json: bool
+) -> None:
     """Serve until it is told to stop.
 
     Args:
         settings: engine, principles, defaults of requests.
         given: options of the server from the command line; they win over those of the file.
         force: serve principles whose judge is at chance or was never measured.
+        as_json: print the address as a line of JSON, and not how to use it.
 
     Raises:
         InputError: the extra is not installed, or an option cannot be used.
@@ -67,9 +71,14 @@ async def serve(settings: Settings, given: Mapping[str, Any], *, force: bool) ->
 
         def started(line: str) -> None:
             say(line)
-            url = next((word for word in line.split() if word.startswith("http")), "")
-            key = "unused" if server.api_key is None else "YOUR-KEY"
+            url = next((word for word in line.split() if word.startswith("http")), "").rstrip(".")
             model = server.model or place.engine.card.name
-            print(SNIPPET.format(url=url.rstrip("."), key=key, model=model), flush=True)
+            open_to_all = server.api_key is None
+            if as_json:
+                told = {"url": url, "model": model, "principles": sorted(judges)}
+                print(json.dumps(told | {"key_required": not open_to_all}), flush=True)
+                return
+            key = "unused" if open_to_all else "YOUR-KEY"
+            print(SNIPPET.format(url=url, key=key, model=model), flush=True)
 
         await listen(app, started=started)

@@ -103,7 +103,7 @@ def pairs(
     temperature: Annotated[float, typer.Option(min=0, help="Of the replies.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Of the replies.")] = 0,
     adapter: Annotated[
-        str | None, typer.Option(metavar="DIR|none", help="Adapter of the model.")
+        str | None, typer.Option(metavar="PATH|packaged|none", help="Adapter of the model.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many cases.")] = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Cases side by side.")] = 4,
