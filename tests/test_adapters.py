@@ -184,6 +184,7 @@ def entry(dtype: str = "F32", shape: Any = (1,), offsets: Any = (0, 4)) -> dict[
         (raw([1]), "no JSON object"),
         (raw(entry(offsets=(0, 2**40)), bytes(4)), "outside the file"),
         (raw(entry(offsets=(-4, 4)), bytes(4)), "broken shape or place"),
+        (raw(entry() | {"y": entry()["x"]}, bytes(4)), "two of its tensors share bytes"),
         (raw(entry(shape=(2**62,)), bytes(4)), "safetensors file"),
         (raw(entry(shape=(3,)), bytes(4)), "safetensors file"),
         (raw(entry("I64", offsets=(0, 8)), bytes(8)), "kind 'I64'"),
@@ -416,6 +417,22 @@ def test_the_command_converts_and_says_what_it_wrote(tmp_path: Path) -> None:
     (folder / "ring_signal.json").touch()
     refused = run.invoke(app, words)
     assert refused.exit_code == 2 and "ring signal" in refused.output
+
+
+def test_heads_that_nobody_counted_are_no_single_head(tmp_path: Path) -> None:
+    adapter = read_adapter(saved(tmp_path))
+    for unknown in ({"heads": None}, {"kv_heads": None}, {"heads": 5, "head": None}):
+        host = HOST.model_copy(update=unknown)
+        with pytest.raises(InputError, match="does not say how many heads .*_proj has"):
+            convert(adapter, host, tmp_path / "x.gguf")
+
+
+def test_a_model_is_described_by_the_names_its_config_has() -> None:
+    old = {"model_type": "gpt2", "n_layer": 2, "n_embd": 64, "n_head": 4, "n_inner": None}
+    host = host_of_config(old, "test")
+    assert (host.layers, host.hidden, host.heads, host.head) == (2, 64, 4, 16)
+    # Blocks of several widths have no width.
+    assert host_of_config(CONFIG | {"intermediate_size": [96, 96]}, "t").feed_forward is None
 
 
 # ---- smaller ones

@@ -25,7 +25,7 @@ from ringfence.training.overlap import Overlap, refuse
 from ringfence.training.packing import rows
 from ringfence.training.plan import encoded, key_of, planned
 from ringfence.training.recipe import Part, Recipe, load, schema
-from ringfence.training.sources import Example, open_sources
+from ringfence.training.sources import Example, _principle, open_sources
 
 ROOT = Path(__file__).parent.parent
 
@@ -77,6 +77,22 @@ def test_a_ring_signal_with_fsdp_is_refused(tmp_path):
     path.write_text("{segments: blocks, hardware: {strategy: fsdp}}", "utf-8")
     with pytest.raises(InputError, match="a ring signal cannot be sharded"):
         load(path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ("{hardware: {offload: true}}", "hardware.offload: only fsdp can do it"),
+        (
+            "{sequence: {packing: shared}, hardware: {attention: flash_attention_2}}",
+            "hardware.attention: .* has an attention of its own",
+        ),
+    ],
+)
+def test_settings_that_would_do_nothing_are_refused(tmp_path, settings, words):
+    (tmp_path / "r.yaml").write_text(settings, "utf-8")
+    with pytest.raises(InputError, match=words):
+        load(tmp_path / "r.yaml")
 
 
 def test_a_folder_for_evaluation_is_refused(tmp_path):
@@ -354,6 +370,37 @@ def test_tokens_are_rendered_once_and_again_when_anything_changes(tmp_path, synt
     assert len(told) == 2 * count
 
 
+def test_judged_lines_are_rendered_again_when_their_question_changes(tmp_path):
+    line = {"messages": [{"role": "user", "content": "x"}], "reply": "y", "good": True}
+    asks = tmp_path / "mine.yaml"
+    write_lines(tmp_path / "judged.jsonl", [line | {"principle": str(asks)}])
+    made = []
+    for question in ("Is it kind?", "Is it kind?", "Is it short?"):
+        options = '[{label: "Yes", value: 1}, {label: "No", value: -1}]'
+        asks.write_text(
+            f"name: mine\nsummary: s\nshows: conversation\nform: turn\nquestion: {question}\n"
+            f"options: {options}\n",
+            "utf-8",
+        )
+        _principle.cache_clear()
+        sources = open_sources([str(tmp_path / "judged.jsonl")], "sft")
+        told: list[int] = []
+        key = key_of(sources, Recipe(), "sft", card(), "")
+        tokens = encoded(
+            sources,
+            Recipe(),
+            "sft",
+            card(),
+            tmp_path / "t",
+            key=key,
+            overlap=None,
+            told=told.append,
+        )
+        made.append((bytes(tokens.ids), len(told), tokens.summary["principles"][str(asks)]))
+    assert made[0] == (made[1][0], 1, made[1][2]) and made[1][1] == 0
+    assert made[2][0] != made[1][0] and made[2][2] != made[1][2]
+
+
 def test_a_plan_is_the_same_in_every_process_and_has_whole_steps(tmp_path, synthetic):
     sources = open_sources([str(synthetic)], "sft")
     recipe = Recipe.model_validate({"sft": {"epochs": 1.5, "rows": 2, "accumulate": 2}})
@@ -426,6 +473,37 @@ def test_text_of_evaluation_data_in_training_data_is_found_and_refused(tmp_path)
     with pytest.raises(InputError, match="1 of 2 evaluation texts share 8 words"):
         refuse(found, 0.1)
     refuse(found, 0.5)
+
+
+def test_calls_and_tools_are_held_against_evaluation_data_too():
+    mail = "forty sheep stood on the quay and nobody asked them why"
+    call = {"function": {"name": "send", "arguments": json.dumps({"body": mail})}}
+    found = example(
+        [
+            {"role": "user", "content": "Send it."},
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+        ],
+        tools=({"function": {"name": "send", "description": "Sends a mail."}},),
+    )
+    assert {mail, "Sends a mail.", "Send it."} <= set(found.texts())
+
+
+def test_the_question_of_a_judge_stands_above_all_rings_also_without_rings(tmp_path):
+    line = {"messages": [{"role": "user", "content": "x"}], "reply": "<think>y</think>z"}
+    write_lines(tmp_path / "judged.jsonl", [line | {"good": True}])
+    (source,) = open_sources([str(tmp_path / "judged.jsonl")], "sft")
+    (found,) = source.examples()
+    learnt = encoder().supervised(found, "last", Dropped())
+    text = card().tokenizer.decode(learnt.ids)
+    assert "<think>y</think>z" in text
+    start = text.index("Check your last reply")
+    # One token a byte and one a control token, whose text is longer.
+    place = next(
+        at
+        for at in range(len(learnt.ids))
+        if len(card().tokenizer.decode(learnt.ids[:at])) == start
+    )
+    assert set(learnt.rings[place : place + 50]) == {0}
 
 
 def test_the_evaluation_split_of_synthesis_does_not_occur_in_its_training_split(

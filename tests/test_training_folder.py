@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -190,6 +191,40 @@ def test_a_constant_learning_rate_warms_up(tmp_path):
     with quiet():
         made = arguments(recipe(sft=SFT | asked), "sft", tmp_path, 8, cpu=True)
     assert made.lr_scheduler_type == "constant_with_warmup" and made.warmup_steps == 4
+
+
+def test_a_model_that_cannot_be_described_is_refused_before_it_is_trained(place, tmp_path):
+    model = shutil.copytree(place / "tiny", tmp_path / "tiny")
+    config = json.loads((model / "config.json").read_text("utf-8"))
+    del config["hidden_size"]
+    (model / "config.json").write_text(json.dumps(config), "utf-8")
+    with pytest.raises(InputError, match="names no model_type, num_hidden_layers or hidden_size"):
+        run(job(place, tmp_path / "out", model=str(model), recipe=recipe(**SHORT)))
+    assert not (tmp_path / "out" / "tokens").exists()
+
+
+def test_another_number_of_processes_does_not_go_on(place, tmp_path):
+    def press(text: str) -> None:
+        if text.startswith("step 1 "):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    cut = job(place, tmp_path / "cut")
+    run(cut, press)
+    described = json.loads((cut.out / "job.json").read_text("utf-8"))
+    (cut.out / "job.json").write_text(json.dumps(described | {"processes": 2}), "utf-8")
+    with pytest.raises(InputError, match="processes differ"):
+        run(cut, resume=True)
+
+
+def test_folders_of_a_tokenizer_are_replaced_as_files_are(tmp_path):
+    from ringfence.training.run_folder import filled
+
+    for number in range(2):
+        partial = tmp_path / "partial"
+        (partial / "additional_chat_templates").mkdir(parents=True)
+        (partial / "additional_chat_templates" / f"{number}.jinja").write_text("x", "utf-8")
+        filled(tmp_path, partial)
+    assert set(contents(tmp_path)) == {"additional_chat_templates/1.jinja"}
 
 
 def stopped_and_resumed(place: Path, folder: Path, kind: str, **more: Any) -> None:

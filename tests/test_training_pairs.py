@@ -13,7 +13,8 @@ from ringfence.commandline.pairing import Job
 from ringfence.engine import Draft, EngineCard, Sampling, Scores, Tokens
 from ringfence.errors import EngineError, InputError
 from ringfence.graders import grade, parse_grader
-from ringfence.training.pairs import Sampled, pairs
+from ringfence.synthesis.case import Case
+from ringfence.training.pairs import Sampled, _made_of, pairs
 from ringfence.training.pairs_folder import Folder
 from ringfence.training.sources import open_sources
 
@@ -212,3 +213,19 @@ def test_cases_for_evaluation_are_refused(tmp_path):
     data = synthesised(tmp_path / "eval", split="eval", count=3)
     with pytest.raises(InputError, match="for evaluation"):
         Folder(data, tmp_path / "out", {})
+
+
+@pytest.mark.parametrize("force", [False, True])
+async def test_data_is_not_replaced_by_what_is_made_of_it(data, force):
+    before = {path.name: path.read_bytes() for path in data.iterdir()}
+    with pytest.raises(InputError, match="did not write; nothing there is touched"):
+        Folder(data, data, {"of": "parrot"}).open(resume=False, force=force)
+    assert {path.name: path.read_bytes() for path in data.iterdir()} == before
+
+
+def test_a_stand_in_policy_knows_the_ring_of_the_reply(tmp_path):
+    folder = synthesised(tmp_path / "t", split="train", count=3, recipes=("tiers",))
+    for line in read_lines(folder / "cases.jsonl"):
+        case = Case.model_validate(line)
+        policy = _made_of(case, case.siblings["reference"].messages)
+        assert policy.ring_of("assistant").name == case.reply_ring

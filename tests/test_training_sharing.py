@@ -204,6 +204,26 @@ def test_verdicts_have_a_weight_of_their_own():
 
 @trained
 @pytest.mark.hf
+def test_isolation_is_measured_where_examples_part_from_each_other():
+    from ringfence.training.isolation import _pairs
+
+    def sequence(*ids: int) -> dict[str, np.ndarray]:
+        return {"ids": np.array(ids)}
+
+    long = range(200)
+    rows = [
+        [sequence(*long), sequence(*long, 7)],  # nothing of the first is behind the common part
+        [sequence(*long, 1), sequence(*long, 2), sequence(3, 4)],
+        [sequence(5)],
+    ]
+    assert [(common, len(pair[0]["ids"])) for common, pair in _pairs(rows)] == [
+        (200, 201),
+        (0, 201),
+    ]
+
+
+@trained
+@pytest.mark.hf
 def test_a_model_that_asks_for_a_window_is_refused():
     import torch
 

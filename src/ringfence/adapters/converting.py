@@ -179,7 +179,13 @@ def _tensors(gguf: Any, adapter: LoraAdapter, host: Host) -> Iterator[tuple[str,
         _check_shape(adapter.name, module, name, update, host)
         if host.architecture in PERMUTED and re.search(r"\.attn_[qk]$", name):
             heads = host.heads if name.endswith("q") else host.kv_heads
-            update = Update(a=update.a, b=_paired(update.b, heads or 1), scale=update.scale)
+            if heads is None or update.b.shape[0] % (2 * heads):
+                raise InputError(
+                    f"adapter {adapter.name}: the model does not say how many heads {module} has, "
+                    "or another number than it has, and its rows cannot be put into llama.cpp's "
+                    "order. Use the adapter with hf:."
+                )
+            update = Update(a=update.a, b=_paired(update.b, heads), scale=update.scale)
         yield f"{name}.weight", update
 
 

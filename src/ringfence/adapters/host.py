@@ -141,7 +141,9 @@ def _from_gguf(path: Path, vocabulary: Vocabulary | None) -> Host:
         hidden=hidden,
         feed_forward=number("feed_forward_length"),
         heads=heads,
-        kv_heads=number("attention.head_count_kv") or heads,
+        # Where blocks differ, a list says so, and nothing is known of one for all.
+        kv_heads=number("attention.head_count_kv")
+        or (None if f"{name}.attention.head_count_kv" in metadata else heads),
         head=number("attention.key_length") or (hidden // heads if heads else None),
         tokenizer=_hashed(vocabulary, len(tokens) if isinstance(tokens, list) else None),
     )
@@ -171,21 +173,29 @@ def host_of_config(
     """
     if isinstance(config.get("text_config"), dict):
         config = config | config["text_config"]
-    layers, hidden = config.get("num_hidden_layers"), config.get("hidden_size")
-    name = config.get("model_type")
-    if not (isinstance(name, str) and isinstance(layers, int) and isinstance(hidden, int)):
+
+    def number(*keys: str) -> int | None:
+        """The first of these that is one number; blocks that differ have a list of them."""
+        found = (config.get(key) for key in keys)
+        return next((value for value in found if type(value) is int), None)
+
+    # GPT-2 and its kin have names of their own.
+    layers = number("num_hidden_layers", "n_layer")
+    hidden = number("hidden_size", "n_embd")
+    name, tied = config.get("model_type"), config.get("tie_word_embeddings")
+    if not isinstance(name, str) or layers is None or hidden is None:
         raise InputError(f"{where}: names no model_type, num_hidden_layers or hidden_size")
-    heads = config.get("num_attention_heads")
+    heads = number("num_attention_heads", "n_head")
     return Host(
         architecture=_LLAMA_NAMES.get(name, name),
         layers=layers,
         hidden=hidden,
-        feed_forward=config.get("intermediate_size"),
+        feed_forward=number("intermediate_size", "n_inner"),
         heads=heads,
-        kv_heads=config.get("num_key_value_heads") or heads,
-        head=config.get("head_dim") or (hidden // heads if heads else None),
-        tied=config.get("tie_word_embeddings"),
-        tokenizer=_hashed(vocabulary, config.get("vocab_size")),
+        kv_heads=number("num_key_value_heads") or heads,
+        head=number("head_dim") or (hidden // heads if heads else None),
+        tied=tied if isinstance(tied, bool) else None,
+        tokenizer=_hashed(vocabulary, number("vocab_size")),
     )
 
 

@@ -135,8 +135,8 @@ def _unpaired(b: Array, host: Host, matrix: str, path: Path) -> Array:
     if host.architecture not in PERMUTED:
         return b
     rows, rank = b.shape
-    heads = (host.heads if matrix == "attn_q" else host.kv_heads) or 1
-    if rows % (2 * heads):
+    heads = host.heads if matrix == "attn_q" else host.kv_heads
+    if heads is None or rows % (2 * heads):
         raise InputError(f"adapter: {path}: {rows} rows of {matrix} for {heads} heads")
     pairs = b.reshape(heads, rows // heads // 2, 2, rank)
     return np.ascontiguousarray(pairs.swapaxes(1, 2).reshape(rows, rank))

@@ -6,6 +6,7 @@ numpy lacks, is widened to float32, like everything else.
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ def read_tensors(path: Path) -> dict[str, Array]:
             raise ValueError(f"it is larger than {_LARGEST >> 30} GiB")
         data = path.read_bytes()
         header, start = _header(data)
+        _refuse_shared(header)
         return {
             name: _tensor(entry, name, memoryview(data)[start:])
             for name, entry in header.items()
@@ -53,6 +55,15 @@ def _header(data: bytes) -> tuple[dict[str, Any], int]:
     if not isinstance(header, dict):
         raise ValueError("its header is no JSON object")
     return header, 8 + length
+
+
+def _refuse_shared(header: dict[str, Any]) -> None:
+    """Tensors that share bytes would let a small file become any amount of memory."""
+    places = [entry["data_offsets"] for name, entry in header.items() if name != "__metadata__"]
+    places = sorted((start, stop) for start, stop in places if start != stop)
+    for (_, stop), (start, _) in itertools.pairwise(places):
+        if start < stop:
+            raise ValueError("two of its tensors share bytes")
 
 
 def _tensor(entry: Any, name: str, body: memoryview) -> Array:

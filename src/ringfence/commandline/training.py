@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsons
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -199,8 +200,10 @@ def _run(job: Any, given: dict[str, Any]) -> None:
         raise typer.Exit(DIVERGED) from error
     if outcome.stopped_by:
         words = [word for word in sys.argv[1:] if word not in ("--resume", "--force")]
+        count = os.environ.get("WORLD_SIZE", "1")
+        how = "" if count == "1" else f", in {count} processes as before"
         say(
-            f"stopped: step {outcome.step} of {outcome.steps} is safe. Go on with: "
+            f"stopped: step {outcome.step} of {outcome.steps} is safe. Go on{how} with: "
             f"{shlex.join(['ringfence', *words, '--resume'])}"
         )
         raise typer.Exit(INTERRUPTED if outcome.stopped_by == 2 else 128 + outcome.stopped_by)

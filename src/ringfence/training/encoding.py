@@ -155,6 +155,8 @@ class Encoder:
             )
         except InputError as error:
             raise InputError(f"{example.data}, line {example.line}: {error}") from None
+        if example.verdict:
+            conversation = _as_judged(conversation)
         try:
             return render(conversation, self.card, generate=False)
         except RenderingError as error:
@@ -197,6 +199,14 @@ class Encoder:
             dropped.add("nothing to learn", example, "the replies are empty")
             return False
         return True
+
+
+def _as_judged(conversation: Conversation) -> Conversation:
+    """With the reply and the question as `judges.judging_turn` puts them: whole, and above all."""
+    *before, said, asked, verdict = conversation.messages
+    said = replace(said, verbatim=True)
+    asked = replace(asked, ring=conversation.policy.rings[0])
+    return replace(conversation, messages=(*before, said, asked, verdict))
 
 
 def card_of(description: Description) -> EngineCard:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -10,7 +12,7 @@ from ringfence.errors import InputError
 from ringfence.training.collation import Rows, Supervised
 from ringfence.training.sharing import laid, told_apart
 
-# Tokens of each example that are compared.
+# Tokens of each example that are compared, behind what the two have in common.
 _TOKENS = 128
 # Largest difference of logits, relative to their spread, that counts as rounding.
 _ROUNDING = {torch.float32: 1e-3, torch.bfloat16: 0.1}
@@ -20,16 +22,18 @@ def measured(model: Any, rows: Rows, collator: Supervised) -> dict[str, Any]:
     """Compare the logits of two examples in one row with those of each alone.
 
     Returns:
-        For the manifest: `isolated` (None where no row holds two examples) and the difference.
+        For the manifest: `isolated` (None where no row holds two examples that part from each other
+        and go on) and the difference.
 
     Raises:
         InputError: they see each other: the model's attention takes no notice of positions.
     """
-    first = (rows[place] for place in range(min(len(rows), 64)))
-    found = next((row for row in first if len(row) > 1), None)
+    found = min(_pairs(rows), key=lambda pair: pair[0], default=None)
     if found is None:
-        return {"isolated": None, "says": "no row holds two examples"}
-    two = [{name: values[:_TOKENS] for name, values in sequence.items()} for sequence in found[:2]]
+        return {"isolated": None, "says": "no row holds two examples that part from each other"}
+    common, examples = found
+    cut = common + _TOKENS
+    two = [{name: values[:cut] for name, values in sequence.items()} for sequence in examples]
     lengths = [len(sequence["ids"]) for sequence in two]
     # Where each of them stands in the row: as (place in the row, sequence, place in it, how many).
     stands = [(0, 0, 0, lengths[0]), (lengths[0], 1, 0, lengths[1])]
@@ -61,6 +65,19 @@ def measured(model: Any, rows: Rows, collator: Supervised) -> dict[str, Any]:
         "difference": difference,
         "attention": model.config._attn_implementation,
     }
+
+
+def _pairs(rows: Rows) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    """Neighbours of a row that part from each other, with how many tokens they have in common.
+
+    Of two that begin alike, nothing but what comes behind can tell whether they see each other.
+    """
+    for place in range(min(len(rows), 64)):
+        for one, other in itertools.pairwise(rows[place]):
+            same = [a == b for a, b in zip(one["ids"], other["ids"], strict=False)]
+            common = same.index(False) if False in same else len(same)
+            if common < min(len(one["ids"]), len(other["ids"])):
+                yield common, [one, other]
 
 
 def _logits(model: Any, batch: dict[str, Any]) -> torch.Tensor:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ringfence.adapters.host import host_of
 from ringfence.engines.descriptions import Description, describe
 from ringfence.errors import EngineError, InputError
 from ringfence.segments.saved import SignalCard
@@ -60,8 +61,11 @@ class Job:
     most_overlap: float = 0.0
     cpu: bool = False
 
-    def described(self, sources: list[Source], folder: Path) -> Json:
+    def described(self, sources: list[Source], folder: Path, world: int = 1) -> Json:
         """Plain data from which the job could be done again; equal for equal jobs.
+
+        `processes` (`world`) is a part of it: the rows of a step come from all of them, so that a
+        run that goes on with another number of them would leave some out and repeat others.
 
         Raises:
             EngineError: the model has no weights.
@@ -76,6 +80,7 @@ class Job:
             "adapter": adapter,
             "data": [{"name": source.name, "sha256": source.sha256} for source in sources],
             "recipe": self.recipe.model_dump(mode="json"),
+            "processes": world,
         }
 
 
@@ -121,12 +126,13 @@ class Ready:
         return self.checked.folder
 
 
-def checked(job: Job, *, first: bool = True) -> Checked:
+def checked(job: Job, *, first: bool = True, world: int = 1) -> Checked:
     """Find model, data and adapter, before anything is rendered, loaded or removed.
 
     Args:
         job: what to do.
         first: this is the process that writes, and describes the job.
+        world: processes that train together.
 
     Raises:
         RingfenceError: something cannot be used; says what and the way out.
@@ -143,10 +149,12 @@ def checked(job: Job, *, first: bool = True) -> Checked:
     signal = None
     if job.adapter is not None:
         signal = checked_adapter(job.adapter, folder, description.tokenizer, job.recipe)
+    elif job.recipe.adapter is not None:
+        host_of(folder, description.tokenizer)  # is kept beside the adapter, and must be known
     sources = open_sources(job.data, job.kind)
     return Checked(
         job=job,
-        described=job.described(sources, folder) if first else {},
+        described=job.described(sources, folder, world) if first else {},
         description=description,
         folder=folder,
         sources=sources,
@@ -248,6 +256,7 @@ def finished(ready: Ready, result: Json, environment: Json, isolation: Json) -> 
         "data": {
             "sources": [source.described() for source in found.sources],
             "read": plan.store.summary["read"],
+            "principles": plan.store.summary["principles"],
             "dropped": plan.store.summary["dropped"],
             "mixture": plan.mixed,
             "proof": _proof(ready),

@@ -119,11 +119,11 @@ def _texts(file: Path) -> Iterator[str]:
     try:
         with file.open(encoding="utf-8", errors="replace", newline="") as lines:
             if file.suffix == ".json":
-                yield from _strings(json.load(lines))
+                yield from strings(json.load(lines))
             elif file.suffix == ".jsonl":
                 for line in lines:
                     if line.strip():
-                        yield from _strings(json.loads(line))
+                        yield from strings(json.loads(line))
             elif file.suffix in (".csv", ".tsv"):
                 for row in csv.reader(lines, delimiter="\t" if file.suffix == ".tsv" else ","):
                     yield from row
@@ -133,12 +133,23 @@ def _texts(file: Path) -> Iterator[str]:
         raise InputError(f"--check-against: {file} cannot be read: {error}") from None
 
 
-def _strings(data: object) -> Iterator[str]:
+def strings(data: object) -> Iterator[str]:
+    """Every string in JSON, in no order.
+
+    One that is an object of JSON itself, as the arguments of a tool call are, by the strings in it.
+    """
     waiting = [data]
     while waiting:
         item = waiting.pop()
         if isinstance(item, str):
-            yield item
+            try:
+                inner = json.loads(item) if item.startswith("{") else None
+            except (ValueError, RecursionError):
+                inner = None
+            if inner is None:
+                yield item
+            else:
+                waiting.append(inner)
         elif isinstance(item, dict):
             waiting.extend(item.values())
         elif isinstance(item, list):

@@ -177,4 +177,5 @@ async def _replies(
 
 def _made_of(case: Case, messages: tuple[Turn, ...]) -> Policy:
     """A policy with the case's rings, where its name is not that of the data."""
-    return Policy.of(case.policy, case.rings, {turn.role: turn.ring for turn in messages})
+    roles = {turn.role: turn.ring for turn in messages}
+    return Policy.of(case.policy, case.rings, {"assistant": case.reply_ring} | roles)

@@ -94,6 +94,7 @@ class Folder:
             raise InputError("--resume goes on and --force starts anew: give one of them")
         if not self._out.parent.is_dir() or (self._out.exists() and not self._out.is_dir()):
             raise InputError(f"--out {self._out}: must be a folder within one that exists")
+        self._refuse_foreign()
         if not (resume or force):
             refuse_existing(
                 self._lines.path,
@@ -102,6 +103,21 @@ class Folder:
         self._out.mkdir(exist_ok=True)
         self._lines.open(force=force)
         return sum(1 for _ in self._lines.lines())
+
+    def _refuse_foreign(self) -> None:
+        """Whatever `force` says: what others made is not replaced."""
+        path = self._out / MANIFEST
+        if not path.exists():
+            return
+        try:
+            ours = {"cases", "split"} <= set(json.loads(path.read_text("utf-8"))["job"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            ours = False
+        if not ours:
+            raise InputError(
+                f"--out {self._out}: holds a {MANIFEST} that ringfence train pairs did not write; "
+                "nothing there is touched. Use another --out."
+            )
 
     def finished(self) -> Json | None:
         """The manifest, if this job is finished.

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ringfence import __version__
 from ringfence.engine import EngineCard
 from ringfence.rings import Policy
 from ringfence.segments.saved import SignalCard
@@ -25,7 +26,7 @@ from ringfence.training.packing import rows
 from ringfence.training.recipe import Kind, Packing, Part, Recipe
 from ringfence.training.sharing import learnt_once, size
 from ringfence.training.signal_rings import SignalRings
-from ringfence.training.sources import Example, Source
+from ringfence.training.sources import Example, Source, hash_of_principle
 from ringfence.training.store import Store
 
 Json = dict[str, Any]
@@ -83,7 +84,11 @@ def encoded(
     Raises:
         InputError: a line that cannot be used; too much overlap is for the caller to refuse.
     """
-    if (kept := store.read(folder, key)) is not None:
+    kept = store.read(folder, key)
+    # Which principles the lines name is known when they were read.
+    if kept is not None and all(
+        hash_of_principle(name) == before for name, before in kept.summary["principles"].items()
+    ):
         return kept
     dropped = Dropped()
     length = recipe.sequence.length
@@ -91,11 +96,14 @@ def encoded(
     encoder = Encoder(card=card, policies=policies(sources), length=length, signal=rings)
     parts = recipe.mixture or (_WHOLE,)
     read = [0]
+    judged_by: set[str] = set()
 
     def examples() -> Iterator[tuple[int, str, tuple[Learnt, ...]]]:
         for source in sources:
             for example in source.examples():
                 read[0] += 1
+                if example.principle:
+                    judged_by.add(example.principle)
                 told(read[0])
                 if overlap is not None:
                     overlap.see(example.texts())
@@ -109,6 +117,7 @@ def encoded(
         "dropped": dropped.described(),
         "overlap": overlap.described() if overlap else None,
         "rings": rings.names if rings else [],
+        "principles": {name: hash_of_principle(name) for name in sorted(judged_by)},
     }
     store.finish(folder, summary)
     made = store.read(folder, key)
@@ -148,7 +157,9 @@ def key_of(
     """A hash of everything that decides what the tokens are."""
     rings = list(signal.names) if signal else recipe.segments != "none"
     parts = {
-        "format": 4,
+        "format": 5,
+        "ringfence": __version__,
+        "policies": [source.policy for source in sources],
         "kind": kind,
         "sources": [(source.name, source.sha256) for source in sources],
         "mixture": [

@@ -179,6 +179,19 @@ class Recipe(_Section):
             raise ValueError(f"segments: {UNSHARDED}, or segments: none")
         return self
 
+    @model_validator(mode="after")
+    def _hardware(self) -> Recipe:
+        if self.hardware.offload and self.hardware.strategy != "fsdp":
+            raise ValueError(
+                "hardware.offload: only fsdp can do it; strategy: fsdp, or leave it out"
+            )
+        if self.sequence.packing == "shared" and self.hardware.attention != "sdpa":
+            raise ValueError(
+                "hardware.attention: sequence.packing: shared has an attention of its own; leave "
+                "it out, or take packing: packed"
+            )
+        return self
+
     def schedule(self, kind: Kind) -> Schedule:
         """The schedule of a kind of training."""
         return self.sft if kind == "sft" else self.dpo

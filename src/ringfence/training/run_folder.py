@@ -30,7 +30,8 @@ _MODEL_FILES = (
     *("config.json", "generation_config.json", "model.safetensors.index.json"),
     *("model.safetensors", "model-*-of-*.safetensors"),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-    *("chat_template.jinja", "vocab.json", "merges.txt", CARD, metrics.FIGURE),
+    *("chat_template.jinja", "additional_chat_templates", "tokenizer.model"),
+    *("vocab.json", "merges.txt", CARD, metrics.FIGURE),
 )
 
 
@@ -102,7 +103,10 @@ def filled(out: Path, partial: Path) -> None:
     """Move the files of a model into the folder; none of an earlier one stays beside them."""
     for pattern in _MODEL_FILES:
         for path in out.glob(pattern):
-            path.unlink()
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
     for path in sorted(partial.iterdir()):
         os.replace(path, out / path.name)
     shutil.rmtree(partial)

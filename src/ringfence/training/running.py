@@ -75,7 +75,7 @@ def train(job: Job, say: Say, *, resume: bool = False, force: bool = False) -> O
                 stack.enter_context(
                     contextlib.closing(run_folder.claimed(job.out, resume=resume, force=force))
                 )
-            found = jobs.checked(job, first=first)
+            found = jobs.checked(job, first=first, world=state.num_processes)
             if first:
                 run_folder.opened(job.out, found.described, resume=resume, force=force)
             state.wait_for_everyone()
@@ -191,10 +191,12 @@ def _isolation(ready: Ready, model: Any, rows: Rows, world: int) -> Json:
         return {"isolated": True, "says": "one example a row"}
     if world > 1:
         # The model is not yet where it will run, and may be on no device as a whole.
+        how = f"transformers keeps them apart by their positions under {recipe.hardware.attention}"
+        if packing == "shared":
+            how = "the attention of shared rows keeps them apart"
         return {
             "isolated": None,
-            "says": "examples share rows; not measured in a process group. transformers keeps them "
-            f"apart by their positions under {recipe.hardware.attention}",
+            "says": f"examples share rows; not measured in a process group. {how}",
         }
     flat = recipe.hardware.attention.startswith("flash")
     if flat:

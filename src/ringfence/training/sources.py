@@ -17,6 +17,7 @@ from typing import Any
 
 from ringfence.errors import InputError
 from ringfence.principle import Principle
+from ringfence.training.overlap import strings
 from ringfence.training.recipe import Kind
 
 Json = dict[str, Any]
@@ -44,6 +45,7 @@ class Example:
         policy: preset that knows the rings, or its definition by the source's manifest.
         verdict: the last message is a judge's on the reply before, and what is learnt here.
         target: of a verdict: that reply is learnt with it.
+        principle: that the judge of a verdict goes by; empty without one.
         decisions: characters of the last reply at which it parts from a wrong one.
     """
 
@@ -61,6 +63,7 @@ class Example:
     rejected: tuple[Json, ...] = ()
     verdict: bool = False
     target: bool = False
+    principle: str = ""
     decisions: tuple[int, ...] = ()
 
     @property
@@ -76,6 +79,9 @@ class Example:
                 yield content
             elif isinstance(content, list):
                 yield from (str(part.get("text", "")) for part in content if isinstance(part, dict))
+            for call in message.get("tool_calls") or ():
+                yield from strings(call)
+        yield from strings(list(self.tools))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +161,7 @@ class Source:
             rejected=tuple(_messages(where, data.get("rejected", ()))),
             verdict=judges,
             target=judges and bool(data.get("target")),
+            principle=str(data.get("principle", _JUDGED_BY)) if judges else "",
             decisions=_places(where, data.get("decisions", ())),
         )
 
@@ -271,6 +278,12 @@ def _judging(where: str, data: Json) -> Json:
         {"role": "assistant", "content": verdict},
     ]
     return {**data, "messages": [*messages, *asked], "sibling": "judged"}
+
+
+def hash_of_principle(name: str) -> str:
+    """SHA-256 of what a principle says."""
+    said = _principle(name).model_dump_json()
+    return hashlib.sha256(said.encode()).hexdigest()
 
 
 @cache
