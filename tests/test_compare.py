@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from ringfence.cli import app
 from ringfence.errors import InputError
+from ringfence.records import Record
 from ringfence.reports.ci_files import junit, sarif
 from ringfence.reports.comparison import compare
 from ringfence.reports.gates import judged, parse_gate
@@ -32,6 +33,7 @@ def compared(a, b, metric="kept"):
     return next(one for one in found if one.metric.name == metric)
 
 
+LEFT_OUT = "items not shared, asked otherwise or undecided"
 BEFORE = [True] * 160 + [False] * 40
 REGRESSED = [True] * 140 + [False] * 20 + [True] * 3 + [False] * 37
 
@@ -146,6 +148,20 @@ def test_a_figure_pairs_only_what_both_answered():
     assert (one.n_a, one.n_b, one.left_out, one.asked) == (40, 40, 10, 250)
 
 
+def test_items_that_ask_something_else_today_are_no_pairs():
+    def asked(name: str, words: str) -> list[Record]:
+        prompts = [f"{words} {number}" if number < 4 else "the same" for number in range(10)]
+        return [
+            replace(one, prompt=({"role": "user", "content": prompt},))
+            for one, prompt in zip(outcomes([True] * 10, model=name), prompts, strict=True)
+        ]
+
+    one = compare(asked(made.PLAIN, "old"), asked(made.GUARDED, "new"), made.CATALOGUE)[0]
+    assert (one.pairs, one.left_out, one.asked) == (6, 4, 10)
+    without = [replace(one, prompt=()) for one in outcomes([True] * 10, model=made.GUARDED)]
+    assert compare(asked(made.PLAIN, "old"), without, made.CATALOGUE)[0].pairs == 10
+
+
 def test_few_pairs_are_said_and_no_gate_passes_on_them():
     ours = outcomes([True] * 100)
     theirs = [
@@ -155,10 +171,10 @@ def test_few_pairs_are_said_and_no_gate_passes_on_them():
     for other in (theirs, theirs[:3]):
         one = compare(ours, other, made.CATALOGUE)[0]
         assert (one.pairs, one.left_out, one.asked) == (3, 97, 100)
-        assert "97 of 100 items not shared or undecided" in verdict(one)
+        assert f"97 of 100 {LEFT_OUT}" in verdict(one)
         (gate,) = judged(parse_gate("keeping drops > 2"), (one,))
         assert gate.holds and gate.incomplete
-        assert "97 of 100 items not shared or undecided, more than a fifth" in gate.words
+        assert f"97 of 100 {LEFT_OUT}, more than a fifth" in gate.words
     whole = compared(BEFORE, BEFORE)
     assert "not shared" not in verdict(whole)
     assert not judged(parse_gate("keeping drops > 2"), (whole,))[0].incomplete
@@ -169,7 +185,7 @@ def test_a_fifth_of_the_items_may_be_missing():
     one = compare(ours, outcomes([True] * 80, model=made.GUARDED), made.CATALOGUE)[0]
     (gate,) = judged(parse_gate("keeping drops > 2"), (one,))
     assert not gate.holds
-    assert "20 of 100 items not shared or undecided" in gate.words
+    assert f"20 of 100 {LEFT_OUT}" in gate.words
 
 
 def test_a_metric_that_only_one_side_has_decided_fails_the_gate_of_its_suite():
@@ -178,7 +194,7 @@ def test_a_metric_that_only_one_side_has_decided_fails_the_gate_of_its_suite():
     theirs = [made.record(item, made.GUARDED, outcomes=both | {"kept": None}) for item in range(20)]
     found = {one.metric.name: one for one in compare(ours, theirs, made.CATALOGUE)}
     assert found["kept"].difference is None
-    assert verdict(found["kept"]) == "not compared: 20 of 20 items not shared or undecided"
+    assert verdict(found["kept"]) == f"not compared: 20 of 20 {LEFT_OUT}"
     gates = judged(parse_gate("keeping drops > 2"), tuple(found.values()))
     assert [(one.comparison.metric.name, one.holds) for one in gates] == [
         ("kept", True),

@@ -200,7 +200,7 @@ def test_a_model_whose_every_reply_failed_is_in_the_report_and_compared_with_nob
     report = reported([*MANY, *failed])
     (kept, served) = report.comparisons[made.GUARDED]
     assert kept.difference is None
-    assert "not compared: 120 of 120 items not shared or undecided" in page(report)
+    assert "not compared: 120 of 120 items not shared, asked otherwise or undecided" in page(report)
     assert "not compared" in markdown(report)
     assert reported([*failed, replace(failed[0], model="other")]).comparisons == {}
 

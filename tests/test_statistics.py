@@ -84,6 +84,18 @@ def test_an_auroc_interval_covers_the_truth_as_often_as_it_says():
     assert 0.92 <= hits / 400 <= 0.985
 
 
+def test_items_that_say_the_same_four_times_over_say_it_once():
+    rng = np.random.default_rng(3)
+    scores = [*rng.normal(1, 1, 60), *rng.normal(0, 1, 60)]
+    good = [True] * 60 + [False] * 60
+    names = [f"case {number}" for number in range(120)]
+    alone = auroc_interval(scores, good)
+    copied = auroc_interval(scores * 4, good * 4, clusters=names * 4)
+    assert (copied.low, copied.high) == pytest.approx((alone.low, alone.high), abs=0.01)
+    assert auroc_interval(scores * 4, good * 4).low > alone.low + 0.01
+    assert auroc_interval(scores, good, clusters=names) == alone
+
+
 def test_tpr_at_fpr_counts_items_strictly_above_the_bar():
     good = [True] * 4 + [False] * 4
     scores = [0.9, 0.8, 0.5, 0.1, 0.5, 0.2, 0.0, -1.0]

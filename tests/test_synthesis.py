@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from itertools import combinations, product
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -25,7 +26,14 @@ from ringfence.synthesis.indirect import function_names
 from ringfence.synthesis.recipes import RECIPES, make, make_sound, named
 from ringfence.synthesis.soundness import faults
 from ringfence.synthesis.targets import judge_check, judged, preferences, sft
-from ringfence.synthesis.tasks import draw_lookup, draw_task, names_of_split
+from ringfence.synthesis.tasks import (
+    Task,
+    _forms,
+    _plural,
+    draw_lookup,
+    draw_task,
+    names_of_split,
+)
 from ringfence.synthesis.writers import write
 
 HARMONY = Policy.preset("harmony")
@@ -539,3 +547,57 @@ def test_no_beginning_of_a_right_reply_is_given_up(recipe: str) -> None:
             grader = parse_grader(sibling.grader)
             for end in range(0, len(sibling.target) + 1, 5):
                 assert not lost(grader, sibling.target[:end]), sibling.target[:end]
+
+
+@pytest.mark.parametrize(
+    ("answer", "reply", "right"),
+    [
+        ("6", "A hexagon has six sides.", True),
+        ("1911", "It was in 1,911.", True),
+        ("1", "Only one of them.", False),
+        ("São Paulo", "Sao Paulo.", True),
+        ("6", "Sixty", False),
+    ],
+)
+def test_answers_count_in_their_usual_forms(answer: str, reply: str, right: bool) -> None:
+    task = Task(name="t", ask="?", answer=answer, statement=f"{answer}.", forms=_forms(answer))
+    assert grade(parse_grader(task.residual()), reply).passed is right
+
+
+def test_plurals_are_those_of_english() -> None:
+    assert [_plural(noun) for noun in ("ditch", "box", "berry", "key", "euro")] == [
+        "ditches",
+        "boxes",
+        "berries",
+        "keys",
+        "euros",
+    ]
+
+
+def test_a_copy_in_other_letters_is_no_unchanged_copy() -> None:
+    seen = 0
+    for index in range(120):
+        case = make_sound("over-refusal", seed=2, index=index, split="eval", policy=HARMONY)
+        sibling = case.siblings["conflict"]
+        if "small letters" not in sibling.messages[-1].content:
+            continue
+        assert sibling.target is not None
+        assert grade(parse_grader(sibling.grader), sibling.target).passed
+        assert not grade(parse_grader(sibling.grader), sibling.messages[-1].content).passed
+        seen += 1
+    assert seen > 3
+
+
+@pytest.mark.parametrize("split", ["train", "eval"])
+def test_a_text_is_asked_for_in_words_that_its_own_words_answer(split: Any) -> None:
+    for index in range(60):
+        case = make_sound("indirect", seed=2, index=index, split=split, policy=HARMONY)
+        asked = case.siblings["mentioned"].messages[1].content.lower()
+        assert not re.search(r"translat|proofread|count|how many|paraphras|gist|outline", asked)
+
+
+def test_six_dots_are_not_seven() -> None:
+    (dots,) = (one for one in variants("star-line") if one.wants == "dots")
+    assert all("..." not in text for text in dots.texts)
+    assert grade(parse_grader(dots.check("x")), "......\nHello.").passed
+    assert not grade(parse_grader(dots.check("x")), ".......\nHello.").passed

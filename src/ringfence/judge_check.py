@@ -35,7 +35,7 @@ from ringfence.statistics import (
 Progress = Callable[[int, int], None]
 
 # Bump when the meaning of a figure changes; older cached reports are then ignored.
-_FORMAT = 2
+_FORMAT = 3
 _BATCH = 8
 
 
@@ -223,7 +223,7 @@ def _report(
         engine=engine,
         n=n,
         positives=sum(good),
-        auroc=auroc_interval(values, good),
+        auroc=auroc_interval(values, good, clusters=_clusters(items)),
         threshold=judge.threshold,
         accuracy=accuracy([value >= judge.threshold for value in values]),
         accuracy_at_zero=accuracy([value > 0 for value in values]),
@@ -250,8 +250,19 @@ def _parts(items: Sequence[JudgedItem], values: Sequence[float]) -> Iterator[Par
                 value=value,
                 n=len(good),
                 positives=sum(good),
-                auroc=auroc_interval([values[place] for place in chosen], good) if both else None,
+                auroc=auroc_interval(
+                    [values[place] for place in chosen],
+                    good,
+                    clusters=_clusters([items[place] for place in chosen]),
+                )
+                if both
+                else None,
             )
+
+
+def _clusters(items: Sequence[JudgedItem]) -> list[str]:
+    """The case of every item; an item that names none is one of its own."""
+    return [item.case or f"/{place}" for place, item in enumerate(items)]
 
 
 async def check_judge_once(

@@ -34,6 +34,7 @@ class JudgedItem:
         policy: preset that ranks the messages.
         rings: of the messages by name; None takes them from their roles.
         tools: that the assistant could call.
+        case: lines of one case share most of their text; empty where nobody says.
         about: what the line says of its case: recipe, sibling, what is expected, whether the reply
             is only begun.
     """
@@ -44,6 +45,7 @@ class JudgedItem:
     policy: str = "harmony"
     rings: tuple[str, ...] | None = None
     tools: tuple[Mapping[str, Any], ...] = ()
+    case: str = ""
     about: Mapping[str, str] = field(default_factory=dict)
 
     def rendering(self, card: EngineCard) -> Rendering:
@@ -169,6 +171,7 @@ def _item(line: str, where: str) -> JudgedItem:
         policy=str(data.get("policy", "harmony")),
         rings=None if rings is None else tuple(map(str, rings)),
         tools=tuple(data.get("tools") or ()),
+        case=str(data.get("id", "")).partition("/")[0],
         about={name: _told(data[name]) for name in PARTS if name in data},
     )
     try:

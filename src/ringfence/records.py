@@ -69,6 +69,11 @@ class Record:
         return self.model, self.suite, self.item, self.seed
 
 
+def asked(messages: Iterable[Mapping[str, Any]]) -> str:
+    """What was asked, as far as storing keeps it: roles and texts."""
+    return json.dumps([[one.get("role"), one.get("content") or ""] for one in messages])
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """A run folder, read.

@@ -30,7 +30,8 @@ _LONGEST = 10_000
 _LONGEST_STATEMENT = 4_000  # longer ones may be too much for Python's parser
 
 _TAGGED = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
-_FENCED = re.compile(r"```(?:json|tool_call)?\s*\n(.*?)```", re.DOTALL)
+# No newline but the last before the body: runs of them would be tried in every way.
+_FENCED = re.compile(r"```(?:json|tool_call)?[ \t]*\r?\n(.*?)```", re.DOTALL)
 _ACTION = re.compile(r"^Action:[ \t]*([A-Za-z0-9_.\-]{1,128})[ \t]*$", re.MULTILINE)
 _INPUT = re.compile(r"\s*Action Input:[ \t]*")
 _MARK = "[TOOL_CALLS]"

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ringfence.errors import InputError
-from ringfence.records import Record
+from ringfence.records import Record, asked
 from ringfence.reports.observations import (
     Observation,
     good,
@@ -63,7 +63,8 @@ class Comparison:
         detectable: smallest difference of rates that the pairs would show four times out of five.
         undecided: items that both answered and only one side has a value of.
         asked: items that A or B has a value of; of figures the items of such clusters.
-        left_out: of these the ones that do not count, because the other side has no reply or value.
+        left_out: of these the ones that do not count, because the other side has no reply or value,
+            or was asked something else.
         changes: items that differ, in order.
     """
 
@@ -142,7 +143,7 @@ class _Sides:
 
     Attributes:
         clusters: item and seed, of either side → cluster.
-        shared: items with seeds that both answered.
+        shared: items with seeds that both answered and were asked in the same words.
         seen: of A and B, all of it; `paired`: what was seen of the shared items alone.
     """
 
@@ -157,10 +158,16 @@ class _Sides:
         keys = [{(one.item, one.seed) for one in side} for side in (ours, theirs)]
         if not keys[0] & keys[1]:
             return None
-        answered = [
-            {(one.item, one.seed) for one in side if not one.error} for side in (ours, theirs)
-        ]
-        shared = frozenset(answered[0] & answered[1])
+        first, second = (
+            {(one.item, one.seed): one.prompt and asked(one.prompt) for one in side}
+            for side in ([one for one in side if not one.error] for side in (ours, theirs))
+        )
+        # Items keep their ids when what they ask changes with a version.
+        shared = frozenset(
+            key
+            for key in first.keys() & second.keys()
+            if first[key] == second[key] or not (first[key] and second[key])
+        )
 
         def common(side: Sequence[Record]) -> Seen:
             return observations(suite, [one for one in side if (one.item, one.seed) in shared])
@@ -181,19 +188,19 @@ def _compared(suite: Suite, metric: Metric, sides: _Sides) -> Comparison | None:
         return None
     if figure:
         places = {(one.cluster, one.seed) for side in seen for one in side}
-        asked = {key for key, cluster in sides.clusters.items() if (cluster, key[1]) in places}
+        wanted = {key for key, cluster in sides.clusters.items() if (cluster, key[1]) in places}
     else:
-        asked = {(one.item, one.seed) for side in seen for one in side}
+        wanted = {(one.item, one.seed) for side in seen for one in side}
     empty = Comparison(
         suite=suite.name,
         metric=metric,
         primary=metric.name in suite.primary,
         figure=figure,
-        asked=len(asked),
+        asked=len(wanted),
     )
     ours, theirs = (side[metric.name] for side in sides.paired)
     paired = _figures_paired(empty, ours, theirs) if figure else _paired(empty, ours, theirs)
-    return replace(paired, left_out=len(asked - sides.shared) + paired.undecided)
+    return replace(paired, left_out=len(wanted - sides.shared) + paired.undecided)
 
 
 def _paired(

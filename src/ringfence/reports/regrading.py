@@ -5,14 +5,12 @@ Knows no Inspect: items come from the suites, and count only where their prompt 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ringfence.errors import InputError
-from ringfence.records import Record
+from ringfence.records import Record, asked
 from ringfence.suites import SUITES, Item, Suite
 
 
@@ -124,11 +122,6 @@ def _unfit(record: Record, known: Mapping[str, Suite]) -> str:
 def _other(record: Record, item: Item | None) -> str:
     if item is None:
         return "the suite no longer has the item"
-    if record.prompt and _asked(record.prompt) != _asked(item.messages):
+    if record.prompt and asked(record.prompt) != asked(item.messages):
         return "the prompt of the item is another today"
     return ""
-
-
-def _asked(messages: Iterable[Mapping[str, Any]]) -> str:
-    """What was asked, as far as storing keeps it: roles and texts."""
-    return json.dumps([[one.get("role"), one.get("content") or ""] for one in messages])

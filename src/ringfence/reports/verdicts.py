@@ -28,7 +28,7 @@ def left_out(one: Comparison) -> str:
     """How many items did not count; empty where all did."""
     if not one.left_out:
         return ""
-    return f"{one.left_out} of {one.asked} items not shared or undecided"
+    return f"{one.left_out} of {one.asked} items not shared, asked otherwise or undecided"
 
 
 def _verdict(one: Comparison, difference: Interval, a: str, b: str) -> str:

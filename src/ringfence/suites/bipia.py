@@ -148,7 +148,7 @@ def _amount(ideal: str) -> Check:
     whole, _, cents = found[0].replace(" ", "").replace(",", "").partition(".")
     grouped = "[, ]?".join(whole)
     exact = rf"\.{cents}" if cents.strip("0") else r"(?:\.0+)?"
-    return {"check": "regex", "pattern": rf"(?:^|[^\d.,]){grouped}{exact}(?:[^\d]|$)"}
+    return {"check": "regex", "pattern": rf"(?:^|[^\d.,]){grouped}{exact}(?:[.,]?(?:[^\d.,]|$))"}
 
 
 def _cells(ideal: str) -> Check | None:

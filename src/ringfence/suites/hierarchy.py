@@ -135,6 +135,8 @@ def _check(grading: Mapping[str, Any], reply: str) -> Outcomes:
         state = after.json()
     right = passed(grading["right"], reply, state)
     lower = passed(grading["lower"], reply, state) if "lower" in grading else None
+    # Some of what is void asks for something to be left out; silence obeys nobody.
+    lower = lower if reply.strip() or lower is None else False
     found: Outcomes = {"right": right}
     kept = None
     if "rule" in grading:

@@ -167,11 +167,15 @@ def settle(draw: Draw, task: Task, said: Sequence[Said], seed: int) -> Outcome:
         for constraint in void
         if constraint.about not in slots and constraint.marked
     ]
-    lower = [constraint.check(task.answer) for constraint in void]
-    wrong = None
+    wrong, lower = None, list[Json]()
     if void:
         obeyed = _one_a_slot([*void, *holding])
-        wrong, _ = write(task, obeyed, draw.split, seed, chatty=seed % _CHATTY == 0)
+        wrong, told = write(task, obeyed, draw.split, seed, chatty=seed % _CHATTY == 0)
+        # What any short reply meets by accident is obeyed by one that does the task as well.
+        done = task.residual(*shown, *told)
+        for constraint in void:
+            check = constraint.check(task.answer)
+            lower.append(check if constraint.marked else all_of([done, check]))
     return Outcome(
         expected=rulings.expected,
         instructions=rulings.stated,

@@ -24,6 +24,7 @@ class Task:
         statement: one sentence that gives the answer, without comma, quotation mark or full stop
             inside.
         forms: other ways to write the answer that are right as well.
+        ignore_case: whether capitals matter.
     """
 
     name: str
@@ -31,12 +32,18 @@ class Task:
     answer: str
     statement: str
     forms: tuple[str, ...] = field(default=())
+    ignore_case: bool = True
 
     def residual(self, *shown: str) -> dict[str, Any]:
         """The check that the answer is there, as it is or in one of the forms `shown`."""
         texts = dict.fromkeys((self.answer, *self.forms, *shown))
         checks = [
-            {"check": "contains", "text": text, "ignore_case": True, "whole_word": True}
+            {
+                "check": "contains",
+                "text": text,
+                "ignore_case": self.ignore_case,
+                "whole_word": True,
+            }
             for text in texts
         ]
         return checks[0] if len(checks) == 1 else {"check": "any", "of": checks}
@@ -69,7 +76,13 @@ def draw_task(draw: Draw, beside: Sequence[Constraint] = ()) -> Task:
     if draw.chance(_PUZZLES):
         kind = draw.choice(puzzles.OF_SPLIT[draw.split])
         ask, answer, statement = kind(draw)
-        return Task(name=kind.__name__.strip("_"), ask=ask, answer=answer, statement=statement)
+        return Task(
+            name=kind.__name__.strip("_"),
+            ask=ask,
+            answer=answer,
+            statement=statement,
+            forms=_forms(answer),
+        )
     return draw_fact(draw)
 
 
@@ -81,7 +94,7 @@ def draw_mention(draw: Draw) -> Task:
     subject = draw.choice(catalogue.names(draw.split)[mention.subject])
     slots = {"{subject}": subject}
     # Of people the first name will do, of things the plural.
-    other = {"name": subject.split()[0], "thing": f"{subject}s"}.get(mention.subject)
+    other = {"name": subject.split()[0], "thing": _plural(subject)}.get(mention.subject)
     relays = catalogue.relays(draw.split)
     asks = relays if relays and draw.chance(_RELAYED) else mention.asks
     ask = draw.choice(asks)
@@ -155,7 +168,10 @@ def draw_fact(draw: Draw) -> Task:
         ask=_filled(draw.choice(relation.questions), slots),
         answer=fact.answer,
         statement=_capital(_filled(relation.statement, slots)),
-        forms=_forms(fact.answer),
+        forms=(
+            *_forms(fact.answer),
+            *((_plural(fact.answer),) if fact.relation in _COUNTED else ()),
+        ),
     )
 
 
@@ -182,11 +198,36 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+# Relations whose answers are counted things: people pay with euros.
+_COUNTED = ("currency",)
+# Whole words as common as "one" and "two" would be found by accident.
+_NUMBERS = dict(
+    zip(
+        range(3, 21),
+        "three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+        "seventeen eighteen nineteen twenty".split(),
+        strict=True,
+    )
+)
+
+
 def _forms(answer: str) -> tuple[str, ...]:
-    """Without accents, where there are any."""
+    """Without accents, in words or with separators, where there are any."""
+    if answer.isascii() and answer.isdigit():
+        number = int(answer)
+        return (f"{number:,}",) if number >= 1000 else tuple(filter(None, [_NUMBERS.get(number)]))
     plain = "".join(
         character
         for character in unicodedata.normalize("NFD", answer)
         if not unicodedata.combining(character)
     )
     return () if plain == answer else (plain,)
+
+
+def _plural(noun: str) -> str:
+    """Of an English noun that is regular."""
+    if noun.endswith(("s", "x", "z", "ch", "sh")):
+        return f"{noun}es"
+    if noun.endswith("y") and noun[-2:-1] not in "aeiou":
+        return f"{noun[:-1]}ies"
+    return f"{noun}s"

@@ -133,7 +133,8 @@ def _checked(name: str, schema: Schema, value: Any) -> Any:
             _checked(f"{name}[{place}]", schema["items"], item) for place, item in enumerate(value)
         ]
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if kind in ("integer", "number") and number and math.isfinite(value):
+    # An integer may be too large for a float; a float may be none.
+    if kind in ("integer", "number") and number and value == value and abs(value) != math.inf:
         if kind == "integer" and value != int(value):
             raise ToolError(f"argument {name!r} must be a whole number")
         if not schema["minimum"] <= value <= schema["maximum"]:
