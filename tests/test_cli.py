@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -594,6 +595,44 @@ async def test_the_packaged_judge_is_opened_when_it_is_needed(
 def test_a_judge_without_a_principle_is_refused(with_engine: Callable[..., None]) -> None:
     done = call("chat", "--judge", "embedded")
     assert (done.exit_code, "judge: nothing to judge by" in done.stderr) == (2, True)
+
+
+def test_a_threshold_of_ones_own_is_that_of_the_report(
+    with_engine: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def open_judge(engine: Engine, principle: Principle) -> FakeJudge:
+        return FakeJudge(lambda text: 1.0 if "fine" in text else -1.0, principle.threshold)
+
+    monkeypatch.setattr(FakeSelfJudge, "open", open_judge)
+    words = ["judge", "check", "--principle", "positive", "--force", "--json"]
+    words += ["--data", str(labelled(tmp_path, "fine", "poor"))]
+    own = Principle.load("positive").threshold
+    for given, threshold in (([], own), (["--threshold", "0.45"], 0.45)):
+        assert json.loads(call(*words, *given).stdout)["threshold"] == threshold
+
+
+def test_what_would_be_ignored_is_refused(
+    with_engine: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = call("demo", "--decoder", "rain")
+    assert (done.exit_code, "--decoder: demo shows" in done.stderr) == (2, True)
+    file = tmp_path / "f.yaml"
+    file.write_text("seed: 7\n")
+    done = call("synthesize", "--out", str(tmp_path / "o"), "--count", "1", "--config", str(file))
+    assert (done.exit_code, "names no engine" in done.stderr) == (2, True)
+    file.write_text("sede: 7\n")
+    done = call("synthesize", "--out", str(tmp_path / "o"), "--count", "1", "--config", str(file))
+    assert (done.exit_code, "Did you mean seed" in done.stderr) == (2, True)
+    twins = []
+    for name in "ab":
+        twins.append(tmp_path / f"{name}.yaml")
+        twins[-1].write_text(
+            Path(str(files("ringfence") / "principles" / "positive.yaml")).read_text()
+        )
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    words = [word for path in twins for word in ("--principle", str(path))]
+    done = call("serve", *words, "--port", "0", "--force")
+    assert (done.exit_code, "another one is named 'positive'" in done.stderr) == (2, True)
 
 
 def test_judge_check_needs_a_principle(with_engine: Callable[..., None]) -> None:

@@ -18,6 +18,7 @@ from conftest import character_folder
 
 from ringfence.engine import Sampling, Tokens
 from ringfence.engines import open_engine
+from ringfence.engines.connection import ConnectionLostError
 from ringfence.engines.endpoint import EndpointEngine
 from ringfence.engines.room import Room
 from ringfence.errors import ContextError, EngineError, RingfenceError
@@ -279,6 +280,24 @@ async def test_a_server_that_finds_the_prompt_too_long_is_a_context_error(
 ) -> None:
     server.answers = [failing(400, "maximum context length is 100 tokens")]
     with pytest.raises(ContextError, match="maximum context length"):
+        await engine.draft(PROMPT, 1, 5, Sampling())
+
+
+@pytest.mark.parametrize("said", ["context deadline exceeded", "CUDA context is destroyed"])
+async def test_another_context_is_no_prompt_that_is_too_long(
+    server: Server, engine: EndpointEngine, said: str
+) -> None:
+    server.answers = [failing(500, said)] * 4
+    with pytest.raises(EngineError, match=said) as caught:
+        await engine.draft(PROMPT, 1, 5, Sampling())
+    assert not isinstance(caught.value, ContextError)
+
+
+async def test_a_connection_closed_by_others_is_a_lost_one(
+    server: Server, engine: EndpointEngine
+) -> None:
+    await engine.aclose()
+    with pytest.raises(ConnectionLostError, match="was closed during a call"):
         await engine.draft(PROMPT, 1, 5, Sampling())
 
 

@@ -237,6 +237,24 @@ async def test_the_rings_judge_sees_the_ring_of_every_message():
     assert "\n\nAssistant: Well\n" in asked
 
 
+async def test_a_judge_sees_the_calls_and_the_tools_that_the_model_sees():
+    engine = Recording(letter_lover)
+    call = {"function": {"name": "mix", "arguments": '{"what": "step 1"}'}, "id": "c1"}
+    messages = [
+        {"role": "user", "content": "Go on."},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "done", "tool_call_id": "c1"},
+        {"role": "user", "content": "And then?"},
+    ]
+    tools = [{"type": "function", "function": {"name": "mix", "description": "Mixes\nall."}}]
+    prompt = render(Conversation.of(messages, tools=tools), engine.card)
+    judge = await SelfJudge.open(engine, principle(shows="conversation", form="chat"))
+    await judge.judge(prompt, ["Well"])
+    asked = text_of(engine.asked[-1])
+    assert "step 1" in asked and "Mixes" in asked
+    assert "\nall." not in asked, "no line of it is begun by a writer"
+
+
 TURN = {
     **BASE,
     "form": "turn",

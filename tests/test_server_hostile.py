@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import warnings
 from collections.abc import Iterator
@@ -9,10 +10,13 @@ from typing import Any
 
 import hypothesis
 import pytest
+from pydantic import SecretStr
 from server_parts import GREETING, NoZ, Parts, Running, serving, user
 
 from ringfence.engine import Tokens
 from ringfence.options import Options
+from ringfence.server.gate import Gate
+from ringfence.server.settings import ServerSettings
 
 with warnings.catch_warnings():
     # Of its dependencies, at import.
@@ -197,3 +201,38 @@ def _name_what_exists(body: dict[str, Any]) -> None:
     steering = body.get("ringfence") or {}
     for name in ("principle", "policy", "budget", "search"):
         steering.pop(name, None)
+
+
+async def test_what_has_no_body_is_not_waited_for_and_takes_no_room() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        assert (await receive())["body"] == b""
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def never() -> Any:
+        await asyncio.Event().wait()
+
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    gate = Gate(app, ServerSettings(api_key=SecretStr("k")))
+    scope = {"type": "http", "path": "/health", "headers": [(b"content-length", b"9")]}
+    await asyncio.wait_for(gate(scope | {"method": "GET"}, never, send), 30)
+    assert sent[0]["status"] == 200
+    sent.clear()
+    await asyncio.wait_for(gate(scope | {"method": "POST"}, never, send), 30)
+    assert sent[0]["status"] == 401
+
+
+def test_more_messages_than_tokens_are_refused_before_they_are_rendered(
+    guarded: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def render(*given: Any) -> Any:
+        raise AssertionError("was rendered")
+
+    monkeypatch.setattr("ringfence.server.planning.render", render)
+    answer = post(guarded, {"model": "tiny", "messages": user("a") * 50_000})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == "context_length_exceeded"

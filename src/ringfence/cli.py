@@ -78,6 +78,8 @@ def demo(flags: Flags) -> None:
     from ringfence.commandline import demo as view
     from ringfence.commandline.workplace import opened
 
+    if flags.decoder is not None:
+        raise InputError("--decoder: demo shows plain, guarded and rain; chat takes one")
     settings = _settings(flags, view.DEFAULTS)
 
     async def work() -> None:
@@ -237,17 +239,20 @@ def synthesize(
     from ringfence.commandline import synthesizing
 
     given = {} if concurrency is None else {"concurrency": concurrency}
-    if not flags.engine and (idle := sorted({*flags.given(), *given} - {"seed"})):
+    settings = _settings(flags, given=given) if flags.engine or flags.config else None
+    if flags.config and settings and "engine" not in settings.model_fields_set:
+        raise InputError(f"{flags.config}: names no engine; without one no option means anything")
+    if settings is None and (idle := sorted({*flags.given(), *given} - {"seed"})):
         option = idle[0].replace("_", "-")
         raise InputError(f"--{option}: means nothing here without --engine, which writes replies")
     job = synthesizing.Run(
         out,
         recipe=recipe,
         count=count,
-        seed=flags.seed or 0,
+        seed=flags.seed or (settings.options.seed if settings else None) or 0,
         policy=policy,
         split=split,
-        settings=_settings(flags, given=given) if flags.engine else None,
+        settings=settings,
         best_of=best_of,
     )
     try:

@@ -259,7 +259,7 @@ async def guarded(task: Task) -> Events:
             task.meter.rewound()
             yield Rewound(kept=len(reply), dropped=draft.tokens, value=value)
             search: TreeSearch | None = None
-            async for event in _widening(task, reply, parent, node + 1):
+            async for event in _widening(task, reply, parent, node + 1, verdict.value):
                 if isinstance(event, TreeSearch):
                     search = event
                     continue
@@ -268,8 +268,9 @@ async def guarded(task: Task) -> Events:
             assert search is not None
             if search.spent and options.exhausted != "best":
                 raise Refused(value, search.spent)
-            if search.spent:  # no draft was judged but the one rejected, so that is the best one
-                yield _commit(task, node, draft, verdict.value)
+            if search.spent:  # no draft was judged better than the one rejected
+                value = verdict.value
+                yield _commit(task, node, draft, value)
                 reply, finished, parent = reply + draft.tokens, draft.finished, node
             else:
                 reply, finished, parent = search.committed, search.finished, search.root.id
@@ -303,12 +304,13 @@ async def _cancel(ahead: asyncio.Task[Draft] | None) -> None:
 
 
 async def _widening(
-    task: Task, reply: Tokens, root_id: int, next_id: int
+    task: Task, reply: Tokens, root_id: int, next_id: int, rejected: float
 ) -> AsyncIterator[Event | TreeSearch]:
     """Search from the reply until something is committed, each time twice as wide.
 
     The last item is the search that committed, or the last one that failed. Where the best will do,
-    that is the best draft of all searches: the widest may have judged none before the budget ended.
+    that is the best draft of all searches, where one is better than the draft that was `rejected`:
+    the widest may have judged none before the budget ended.
     """
     settings = task.options.settings()
     searches: list[TreeSearch] = []
@@ -331,10 +333,12 @@ async def _widening(
         )
     chosen = searches[-1]
     if task.options.exhausted == "best":
-        chosen = max(searches, key=lambda search: search.best_value)
-        chosen.next_id = searches[-1].next_id
-        for step in chosen.settle():
-            yield step
+        best = max(searches, key=lambda search: search.best_value)
+        if best.best_value > rejected:
+            chosen = best
+            chosen.next_id = searches[-1].next_id
+            for step in chosen.settle():
+                yield step
     yield chosen
 
 

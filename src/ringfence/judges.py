@@ -7,6 +7,8 @@ model about it by the probabilities of the answer's labels, never by what it wri
 
 from __future__ import annotations
 
+import asyncio
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +20,7 @@ from ringfence.errors import JudgeError
 from ringfence.principle import Principle, letter
 from ringfence.rendering import Rendering, render, transcript
 from ringfence.rings import Conversation, Message
+from ringfence.written_calls import written
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +118,10 @@ class SelfJudge:
     async def judge(self, prompt: Rendering, replies: Sequence[str]) -> list[Verdict]:
         """See `Judge.judge`. All replies and orders are asked side by side."""
         orders = self._orders()
-        asked = [self._asked(prompt, reply, order) for reply in replies for order in orders]
+        # Templates take their time on long conversations, and others wait.
+        asked = await asyncio.to_thread(
+            lambda: [self._asked(prompt, reply, order) for reply in replies for order in orders]
+        )
         answers = await together(self._ask(tokens) for tokens in asked)
         rows = [answers[i : i + len(orders)] for i in range(0, len(answers), len(orders))]
         return [self._verdict(row) for row in rows]
@@ -145,10 +151,13 @@ class SelfJudge:
             return _on_one_line(reply)
         rings = self.principle.shows == "rings"
         messages = [
-            replace(message, content=_indented(message.content))
-            for message in conversation.messages
+            replace(message, content=_indented(_said(message))) for message in conversation.messages
         ]
-        return f"{transcript(messages, rings=rings)}\n\nAssistant: {_indented(reply)}"
+        shown = f"{transcript(messages, rings=rings)}\n\nAssistant: {_indented(reply)}"
+        if not conversation.tools:
+            return shown
+        tools = "\n  ".join(json.dumps(tool, ensure_ascii=False) for tool in conversation.tools)
+        return f"Tools: {tools}\n\n{shown}"
 
     async def _ask(self, prompt: Tokens) -> Scores:
         return await self._engine.logprobs(prompt, self._labels)
@@ -256,6 +265,12 @@ def _label_tokens(engine: Engine, principle: Principle) -> tuple[Tokens, ...]:
                     "apart. Choose labels that differ from their first letters on."
                 )
     return tuple(firsts)
+
+
+def _said(message: Message) -> str:
+    """The text of a message and the calls that it makes."""
+    calls = [{"name": call.name, "arguments": call.arguments} for call in message.tool_calls]
+    return written(message.content, calls)
 
 
 def _on_one_line(text: str) -> str:

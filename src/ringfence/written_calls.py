@@ -203,7 +203,7 @@ def _object(arguments: Any) -> Any:
 
 
 def _actions(reply: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    for match in _ACTION.finditer(reply):
+    for match in islice(_ACTION.finditer(reply), TRIES):
         after = _INPUT.match(reply, match.end())
         if after:
             rest = reply[after.end() :][:20_000].lstrip()

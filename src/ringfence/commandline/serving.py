@@ -65,6 +65,11 @@ async def serve(
         for name in settings.principle:
             judging = await place.judging(name)
             assert judging.judge is not None and judging.principle is not None
+            if judging.principle.name in judges:
+                raise InputError(
+                    f"principle {name}: another one is named {judging.principle.name!r}, too; "
+                    "requests name them, so give one of them another `name:`"
+                )
             await admitted(judging, force=force)
             judges[judging.principle.name] = judging.judge
         app = create_app(place.engine, judges=judges, settings=server, embedder=place.embedder)

@@ -152,8 +152,14 @@ def _described(settings: Settings, best_of: int) -> dict[str, Any]:
     return {
         "engine": settings.engine,
         "tokenizer": settings.tokenizer,
+        "adapter": settings.adapter,
+        "rings_strength": settings.rings_strength,
+        "chat_template": settings.chat_template,
+        "template_options": settings.template_options,
         "decoder": settings.chosen_decoder(),
         "principle": settings.one_principle(),
+        "judge": settings.judge,
+        "embedder": settings.embedder,
         "best_of": best_of,
         **settings.options.model_dump(mode="json"),
     }

@@ -73,6 +73,8 @@ class Workplace:
     async def judging(self, name: str) -> Workplace:
         """The same with another principle."""
         principle = Principle.load(name)
+        if (threshold := self.settings.options.threshold) is not None:
+            principle = principle.model_copy(update={"threshold": threshold})
         engine = await self.judge_engines(name)
         judge = await SelfJudge.open(engine, principle)
         return replace(self, principle=principle, judge=judge, judge_engine=engine)

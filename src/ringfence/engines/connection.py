@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,10 @@ _LONGEST_WAIT = 60.0
 
 class ConnectionLostError(EngineError):
     """The server cannot be reached, or hung up before it answered."""
+
+
+# How servers say that a prompt is too long; "context deadline exceeded" says something else.
+_TOO_LONG = re.compile(r"context[ _-]?(length|size|window)|maximum context|n_ctx", re.IGNORECASE)
 
 
 class Connection:
@@ -115,6 +120,10 @@ class Connection:
                 ) from error
             except httpx.HTTPError as error:
                 raise EngineError(f"{self.name}/{path}: {error!r}") from error
+            except RuntimeError as error:  # httpx says so when somebody else closed it meanwhile
+                if not self._client.is_closed:
+                    raise
+                raise ConnectionLostError(f"{self.name} was closed during a call") from error
             else:
                 if response.status_code not in _TRANSIENT:
                     return _json_object(response)
@@ -167,7 +176,7 @@ def _where(response: httpx.Response) -> str:
 
 def _failure(response: httpx.Response, attempt: int) -> EngineError:
     status, said, where = response.status_code, _said(response), _where(response)
-    if status in (400, 413, 500) and "context" in said.lower():
+    if status in (400, 413, 500) and _TOO_LONG.search(said):
         return ContextError(f"{where} says: {said}. Shorten the conversation or max_tokens.")
     if status in (401, 403):
         return EngineError(

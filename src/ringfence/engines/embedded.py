@@ -63,7 +63,7 @@ class EmbeddedEngine:
         )
         self._description = description
         self._settings = settings
-        self._starting = asyncio.Lock()
+        self._start: asyncio.Task[None] | None = None
         self._child: _Child | None = None
         self._endpoint: EndpointEngine | None = None
         self._closed = False
@@ -166,6 +166,9 @@ class EmbeddedEngine:
     async def aclose(self) -> None:
         """See `Engine.aclose`."""
         self._closed = True
+        if self._start is not None:
+            self._start.cancel()
+            await asyncio.wait([self._start])
         await self._stop()
 
     @contextlib.asynccontextmanager
@@ -185,21 +188,34 @@ class EmbeddedEngine:
 
     async def _ready(self) -> EndpointEngine:
         """The endpoint of a living child; starts one if there is none."""
-        async with self._starting:
-            if self._closed:
-                raise EngineError(f"{self._card.name} is closed; open it again")
-            if self._child and self._endpoint and self._child.alive():
-                return self._endpoint
-            await self._stop()
-            child = _Child(self._settings)
-            try:
-                await child.wait_until_loaded()
-            except BaseException:
-                await child.stop()
-                raise
-            self._child = child
-            self._endpoint = self._connect(child)
+        if self._closed:
+            raise EngineError(f"{self._card.name} is closed; open it again")
+        if self._start is not None and not self._start.done():
+            pass  # somebody waits for it already
+        elif self._child and self._endpoint and self._child.alive():
             return self._endpoint
+        else:
+            self._start = asyncio.create_task(self._started())
+            self._start.add_done_callback(_noticed)
+        # A caller that gives up takes nothing from the others: loading goes on.
+        start = self._start
+        await asyncio.wait([start])
+        if not start.cancelled():
+            start.result()
+        if self._endpoint is None:
+            raise EngineError(f"{self._card.name} was closed while it started")
+        return self._endpoint
+
+    async def _started(self) -> None:
+        await self._stop()
+        child = _Child(self._settings)
+        try:
+            await child.wait_until_loaded()
+        except BaseException:
+            await child.stop()
+            raise
+        self._child = child
+        self._endpoint = self._connect(child)
 
     def _connect(self, child: _Child) -> EndpointEngine:
         connection = Connection(
@@ -221,6 +237,12 @@ class EmbeddedEngine:
             await child.stop()
         if endpoint:
             await endpoint.aclose()
+
+
+def _noticed(start: asyncio.Task[None]) -> None:
+    """A failure that nobody waits for any more is nobody's; asyncio would write it to stderr."""
+    if not start.cancelled():
+        start.exception()
 
 
 # How often a thread of llama.cpp looks for the others before it sleeps. OpenMP's own default spins

@@ -55,11 +55,15 @@ class Gate:
             started = started or message["type"] == "http.response.start"
             await send(message)
 
-        self._inside += 1
+        # What has no body is answered at once, and takes no room from what has one.
+        posted = scope["method"] == "POST"
+        self._inside += posted
         try:
             self._check(scope)
-            async with _timeout():
-                body = await self._read(receive)
+            body: bytes | None = b""
+            if posted:
+                async with _timeout():
+                    body = await self._read(receive)
             if body is not None:
                 await self._app(scope, _replay(body, receive), watched_send)
         except Exception as error:  # the net: whatever it is, the client gets an answer
@@ -69,7 +73,7 @@ class Gate:
             if not started:
                 await failure.response()(scope, receive, send)
         finally:
-            self._inside -= 1
+            self._inside -= posted
 
     def _check(self, scope: Scope) -> None:
         """Refuse requests without the key, and more than there can be room for.
@@ -89,7 +93,7 @@ class Gate:
                     "use another name",
                     code="host_not_allowed",
                 )
-        elif scope["path"] not in _OPEN:
+        elif scope["path"] not in _OPEN or scope["method"] not in ("GET", "HEAD"):
             scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
             if scheme.lower() != b"bearer" or not hmac.compare_digest(token.strip(), self._key):
                 raise Failure(

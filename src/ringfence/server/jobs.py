@@ -17,6 +17,7 @@ from ringfence.concurrency import together
 from ringfence.decoding import decode
 from ringfence.embedding import Embedder
 from ringfence.engine import Engine
+from ringfence.errors import ContextError
 from ringfence.events import Committed, Cost, Drafted, Ended, Event, Judged, Rewound
 from ringfence.judges import Judge
 from ringfence.options import DecoderName, Options
@@ -218,7 +219,7 @@ class Job:
             async for event in events:
                 if isinstance(event, Committed):
                     text += event.text
-                elif isinstance(event, Ended) and plan.score and event.value is None:
+                elif isinstance(event, Ended) and plan.score and _unscored(event):
                     event = await self._scored(event, text, plan.options[index])
                 account.add(event)
                 if isinstance(event, Ended) or (isinstance(event, Committed) and event.text):
@@ -230,7 +231,7 @@ class Job:
         try:
             async with asyncio.timeout(max(0.0, options.budget.seconds - ended.cost.seconds)):
                 [verdict] = await self.plan.judge.judge(self.plan.prompt, [text])
-        except TimeoutError:
+        except (TimeoutError, ContextError):  # the reply stands, judged or not
             return ended
         cost = replace(
             ended.cost,
@@ -249,3 +250,8 @@ class Job:
             self._shown = True
             self._metrics.first_text(time.monotonic() - self._created)
         self._steps.put_nowait(Step(choice=index, event=event))
+
+
+def _unscored(ended: Ended) -> bool:
+    """Whether there is a reply that no verdict was given on."""
+    return ended.value is None and ended.reason != "refused"

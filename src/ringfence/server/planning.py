@@ -25,6 +25,9 @@ from ringfence.server.jobs import Plan
 from ringfence.server.requests import BudgetRequest, ChatRequest, CompletionRequest, Moderation
 from ringfence.server.settings import ServerSettings
 
+# Long conversations take seconds; each of these occupies a thread of the pool.
+_RENDERED_AT_ONCE = 4
+
 Request = ChatRequest | CompletionRequest
 
 
@@ -45,6 +48,7 @@ class Planner:
         self.decoder: DecoderName = settings.decoder or ("guarded" if judges else "plain")
         self.principle = settings.principle or next(iter(judges), None)
         self._engine = engine
+        self._rendering = asyncio.Semaphore(_RENDERED_AT_ONCE)
         if settings.principle is not None and settings.principle not in judges:
             raise InputError(
                 f"principle: {settings.principle!r} is not loaded. Loaded: {self._loaded()}."
@@ -71,8 +75,11 @@ class Planner:
                 f"ringfence.policy: unknown policy {policy!r}. Presets: {', '.join(PRESETS)}.",
                 "ringfence.policy",
             )
-        # Templates and tokenizers take their time on long conversations, and others wait.
-        prompt = await asyncio.to_thread(self._render, request, policy)
+        self._check_length(request)
+        # Templates and tokenizers take their time on long conversations, and others wait. A thread
+        # goes on when its client has left, so there are never more than a few.
+        async with self._rendering:
+            prompt = await asyncio.to_thread(self._render, request, policy)
         options = self._options(request, prompt)
         return Plan(
             prompt=prompt,
@@ -82,6 +89,17 @@ class Planner:
             options=self._each(request, options),
             score=isinstance(request, ChatRequest) and request.moderation is not None,
         )
+
+    def _check_length(self, request: Request) -> None:
+        """Refuse what cannot fit before it is rendered: a message is a token at least."""
+        context = self._engine.card.context
+        if isinstance(request, ChatRequest) and len(request.messages) > context:
+            raise Failure(
+                400,
+                f"messages: {len(request.messages)}, and the context is {context} tokens",
+                code="context_length_exceeded",
+                param="messages",
+            )
 
     def _check_locked(self, request: Request) -> None:
         asked = {f"ringfence.{name}" for name in request.ringfence.model_fields_set - {"budget"}}
