@@ -471,6 +471,24 @@ def test_a_planted_grader_bug_is_caught_by_grading_stored_replies_again():
     assert (broken.differing[0].stored, broken.differing[0].now) == (False, True)
 
 
+def test_runs_of_older_graders_are_compared_by_those_of_today(tmp_path):
+    (item,) = SUITES["extraction"].items(limit=1)
+    now = SUITES["extraction"].grade(item.grading, "No.", "stop")
+    old = {name: None if value is None else not value for name, value in now.items()}
+    runs = []
+    for name, stored in (("old", old), ("new", now)):
+        record = made.record(0, suite="extraction", outcomes=stored, reply="No.")
+        record = replace(record, item=item.id, prompt=item.messages, reason="stop")
+        runs.append(str(made.run(tmp_path / name, [record])))
+    changed = []
+    for words in ([], ["--regrade"]):
+        done = CliRunner().invoke(app, ["compare", *runs, *words, "--json"])
+        assert done.exit_code == 0, done.output
+        found = json.loads(done.stdout)["comparisons"]
+        changed.append(sum(len(one["changes"]) for one in found))
+    assert changed[0] > 0 == changed[1]
+
+
 def test_replies_are_graded_again_with_why_they_ended():
     prompt = ({"role": "user", "content": "Say yes."},)
     stored = made.record(1, prompt=prompt, reply="", reason="refused", outcomes={"kept": True})

@@ -148,6 +148,12 @@ def compare(
             help="SUITE[.METRIC] drops|rises|changes|worsens|improves > POINTS [significantly]",
         ),
     ] = None,
+    regrade: Annotated[
+        bool, typer.Option("--regrade", help="By the graders of today, for runs of older versions.")
+    ] = False,
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="With --regrade: as of evaluate.")
+    ] = None,
     junit: Annotated[Path | None, typer.Option(metavar="FILE", help="For build servers.")] = None,
     sarif: Annotated[Path | None, typer.Option(metavar="FILE", help="For code scanning.")] = None,
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
@@ -165,6 +171,8 @@ def compare(
             fail_if=fail_if or [],
             junit_file=junit,
             sarif_file=sarif,
+            regrade=regrade,
+            data=data,
             as_json=json,
         )
     if failed:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -80,11 +79,7 @@ def regrade(paths: Sequence[Path], console: Console, *, data: Path | None, as_js
     Raises:
         InputError: nothing can be graded again.
     """
-    results = []
-    for path in paths:
-        run = _opened(path)
-        limit = run.manifest.get("limit")
-        results.append(regraded(run.records, data, limit if isinstance(limit, int) else None))
+    results = [_regraded(run, run.records, data) for run in map(_opened, paths)]
     whole = Regraded(
         replies=sum(one.replies for one in results),
         left_out={
@@ -95,7 +90,7 @@ def regrade(paths: Sequence[Path], console: Console, *, data: Path | None, as_js
         differing=tuple(each for one in results for each in one.differing),
     )
     if as_json:
-        terminal.emit(json.dumps(asdict(whole)))
+        terminal.emit(json.dumps(whole.to_json()))
         return bool(whole.differing)
     console.print(f"{whole.replies} replies graded again, {len(whole.differing)} outcomes differ")
     for reason, count in whole.left_out.items():
@@ -117,9 +112,13 @@ def compared(
     fail_if: Sequence[str],
     junit_file: Path | None,
     sarif_file: Path | None,
+    regrade: bool = False,
+    data: Path | None = None,
     as_json: bool,
 ) -> bool:
     """Compare two models on the same items; whether a condition of `fail_if` holds.
+
+    With `regrade` the stored replies of both are graded by the graders of today first.
 
     Raises:
         InputError: no shared items, an unknown model, suite or metric, a condition that cannot be
@@ -130,14 +129,18 @@ def compared(
     same = path_a.resolve() == path_b.resolve()
     name_a = _model(run_a, model_a, "--model-a", needed=same)
     name_b = _model(run_b, model_b, "--model-b", needed=same)
-    found = compare(_of(run_a, name_a), _of(run_b, name_b))
+    ours, theirs = _of(run_a, name_a), _of(run_b, name_b)
+    if regrade:
+        ours = _regraded(run_a, ours, data).records
+        theirs = _regraded(run_b, theirs, data).records
+    found = compare(ours, theirs)
     results = [result for gate in gates for result in judged(gate, found)]
     a, b = _sides(run_a, run_b, name_a, name_b)
     if junit_file:
         _write(junit_file, junit(found, results, a, b))
     if sarif_file:
-        data = sarif(found, results, a, b, str(path_b / "records.jsonl"))
-        _write(sarif_file, json.dumps(data, indent=1) + "\n")
+        log = sarif(found, results, a, b, str(path_b / "records.jsonl"))
+        _write(sarif_file, json.dumps(log, indent=1) + "\n")
     failed = any(one.holds for one in results)
     if as_json:
         told = {
@@ -212,8 +215,13 @@ def _model(run: Run, wanted: str | None, option: str, *, needed: bool) -> str:
     raise InputError(f"{option}: {run.path} has no model {wanted!r}. Models: {listed}")
 
 
-def _of(run: Run, model: str) -> list[Record]:
+def _of(run: Run, model: str) -> Sequence[Record]:
     return [record for record in run.records if record.model == model]
+
+
+def _regraded(run: Run, records: Sequence[Record], data: Path | None) -> Regraded:
+    limit = run.manifest.get("limit")
+    return regraded(records, data, limit if isinstance(limit, int) else None)
 
 
 def _sides(run_a: Run, run_b: Run, name_a: str, name_b: str) -> tuple[str, str]:

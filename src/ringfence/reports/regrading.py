@@ -6,8 +6,9 @@ Knows no Inspect: items come from the suites, and count only where their prompt 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ringfence.errors import InputError
 from ringfence.records import Record, asked
@@ -35,11 +36,21 @@ class Regraded:
         replies: graded again.
         left_out: reason → how many were not.
         differing: outcomes, in order of the records.
+        records: those that were graded again, with what the graders say now.
     """
 
     replies: int
     left_out: Mapping[str, int]
     differing: tuple[Differing, ...]
+    records: tuple[Record, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """For programs: what was found, without the records."""
+        return {
+            "replies": self.replies,
+            "left_out": dict(self.left_out),
+            "differing": [asdict(one) for one in self.differing],
+        }
 
 
 def regraded(
@@ -64,7 +75,7 @@ def regraded(
     items: dict[str, _Items] = {}
     left: dict[str, int] = {}
     found: list[Differing] = []
-    replies = 0
+    again: list[Record] = []
     for record in records:
         item = None
         reason = _unfit(record, known)
@@ -77,7 +88,7 @@ def regraded(
             left[reason] = left.get(reason, 0) + 1
             continue
         now = known[record.suite].grade(item.grading, record.reply, record.reason)
-        replies += 1
+        again.append(replace(record, outcomes=now))
         for metric in [*record.outcomes, *(name for name in now if name not in record.outcomes)]:
             if record.outcomes.get(metric) is not now.get(metric):
                 found.append(
@@ -91,10 +102,10 @@ def regraded(
                         now=now.get(metric),
                     )
                 )
-    if not replies:
+    if not again:
         reasons = "; ".join(f"{reason}: {count}" for reason, count in left.items())
         raise InputError(f"--regrade: no reply could be graded again ({reasons or 'no records'})")
-    return Regraded(replies=replies, left_out=left, differing=tuple(found))
+    return Regraded(replies=len(again), left_out=left, differing=tuple(found), records=tuple(again))
 
 
 class _Items:
