@@ -256,7 +256,7 @@ def _show_rates(found: Report, console: Console) -> None:
 def _show_comparisons(
     found: Sequence[Comparison], gates: Iterable[GateResult], a: str, b: str, console: Console
 ) -> None:
-    console.print(terminal.shown(f"A: {a}   B: {b}"))
+    console.print(terminal.shown(f"A: {a}   B: {b}   + fixed / - broken in B"))
     for suite, compared in groupby(found, lambda one: one.suite):
         console.print(_compared(suite, compared), soft_wrap=False)
     for one in found:
@@ -274,9 +274,10 @@ def _compared(suite: str, found: Iterable[Comparison]) -> Table:
     table = Table(
         title=terminal.shown(suite), border_style="dim", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
     )
-    for head in ("metric", "pairs", "A", "B", "points (95 %)", "fixed", "broken", "p", "Holm"):
+    for head in ("metric", "pairs", "A", "B", "points (95 %)", "+ / -", "p", "Holm"):
         first = head == "metric"
-        table.add_column(head, justify="left" if first else "right", overflow="fold")
+        # A name that is cut in two cannot be copied into --fail-if.
+        table.add_column(head, justify="left" if first else "right", overflow="fold", no_wrap=first)
     for one in found:
         table.add_row(
             terminal.shown(one.metric.name),
@@ -284,8 +285,7 @@ def _compared(suite: str, found: Iterable[Comparison]) -> Table:
             percent(one.rate_a),
             percent(one.rate_b),
             signed(one.difference),
-            str(one.fixed),
-            str(one.broken),
+            f"{one.fixed}/{one.broken}",
             p_value(one.p),
             p_value(one.p_holm),
         )
