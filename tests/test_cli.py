@@ -28,10 +28,8 @@ from ringfence.cli import app
 from ringfence.commandline import workplace
 from ringfence.commandline.escaping import one_line, printable
 from ringfence.commandline.flags import Flags
-from ringfence.configuration import Settings
 from ringfence.engine import Engine, ScriptedEngine
 from ringfence.errors import EngineError
-from ringfence.evaluation import names
 from ringfence.judges import SelfJudge
 from ringfence.options import DecoderName
 from ringfence.principle import Principle
@@ -569,27 +567,6 @@ def test_another_model_may_judge(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert judging == [opened["hf:m"][0]]
     assert opened["hf:m"][1] == {"adapter": "a"} and not opened["http://h/v1"][1]
     assert {id(engine) for engine in closed} == {id(engine) for engine, _ in opened.values()}
-
-
-async def test_the_packaged_judge_is_opened_when_it_is_needed(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    opened: list[dict[str, Any]] = []
-
-    async def open_engine(spec: str, **options: Any) -> Engine:
-        opened.append(options)
-        return scripted_engine()
-
-    monkeypatch.setattr(ringfence.engines, "open_engine", open_engine)
-    monkeypatch.setattr(workplace, "SelfJudge", FakeSelfJudge)
-    monkeypatch.setattr(names, "packaged_judge", lambda: tmp_path)
-    async with workplace.opened(Settings(adapter="packaged")) as place:
-        positive = await place.judging("positive")
-        assert positive.judge_engine is place.engine and len(opened) == 1
-        rings = await positive.judging("rings")
-        assert rings.judge_engine is not place.engine
-        assert (await place.judging("rings")).judge_engine is rings.judge_engine
-    assert opened == [{"adapter": "packaged"}, {"adapter": "packaged-judge"}]
 
 
 def test_a_judge_without_a_principle_is_refused(with_engine: Callable[..., None]) -> None:

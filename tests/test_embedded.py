@@ -124,25 +124,27 @@ async def test_a_killed_child_is_one_clear_error_and_the_next_call_works() -> No
         await engine.draft(prompt, 1, 1, GREEDY)
 
 
+async def killed(engine: EmbeddedEngine) -> None:
+    assert engine._child
+    engine._child.process.kill()
+    await asyncio.to_thread(engine._child.process.wait)
+
+
 async def test_a_caller_that_gives_up_stops_no_restart() -> None:
     engine = await open_engine("embedded", slots=2, cells=512)
     assert isinstance(engine, EmbeddedEngine) and engine.pid
-    child = engine.pid
-    os.kill(child, signal.SIGKILL)
-    while not gone(child):
-        await asyncio.sleep(0.01)
     prompt = chat(engine.card.tokenizer, "Hi")
+    await killed(engine)
+    before = engine._start
     hasty = asyncio.create_task(engine.draft(prompt, 1, 2, GREEDY))
-    while engine.pid is None and engine._start is None or engine._start.done():
+    while engine._start is before:
         await asyncio.sleep(0)
     start = engine._start
     hasty.cancel()
     assert (await engine.draft(prompt, 1, 2, GREEDY))[0].tokens
     assert engine._start is start and hasty.cancelled()
     # Closing in the middle of a start leaves no child.
-    os.kill(engine.pid, signal.SIGKILL)
-    while not gone(engine.pid):
-        await asyncio.sleep(0.01)
+    await killed(engine)
     waiting = asyncio.create_task(engine.draft(prompt, 1, 2, GREEDY))
     while engine._start is start:
         await asyncio.sleep(0)

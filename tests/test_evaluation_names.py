@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ringfence.errors import InputError
-from ringfence.evaluation import names
 from ringfence.evaluation.fingerprints import of_model
 from ringfence.evaluation.names import full_name, is_ours, parse, split, with_options
 
@@ -142,24 +141,3 @@ def test_the_files_of_another_judge_are_hashed_too(tmp_path):
             of_model(parse(with_options("embedded", options)))["judge/adapter/judge.gguf"]
         )
     assert hashes[0] != hashes[1]
-
-
-def test_the_packaged_judge_judges_what_it_was_trained_on(monkeypatch, tmp_path):
-    def judge(query: str):
-        found = parse(f"embedded?{query}").judge
-        return found and found.opening["adapter"]
-
-    whole = "adapter=packaged&principle=rings"
-    monkeypatch.setattr(names, "packaged_judge", lambda: tmp_path)
-    assert judge(whole) == judge("rings_strength=0.5&principle=rings") == "packaged-judge"
-    assert judge(f"{whole}&judge=embedded%3Fadapter%3Dpackaged") == "packaged"
-    for other in (
-        "principle=rings",
-        "adapter=packaged",
-        "adapter=packaged&principle=positive",
-        "adapter=x&principle=rings",
-        f"{whole}&rings_strength=0",
-    ):
-        assert judge(other) is None, other
-    monkeypatch.setattr(names, "packaged_judge", lambda: None)
-    assert judge(whole) is None

@@ -10,9 +10,9 @@ from ringfence.errors import InputError
 # The dial goes beyond the full adapter, into extrapolation: the curve of what it costs and buys is
 # drawn past its end. Nothing is promised there.
 MOST = 2.0
-NONE, PACKAGED, PACKAGED_JUDGE = "none", "packaged", "packaged-judge"
+NONE, PACKAGED = "none", "packaged"
 _PACKAGED = Path(__file__).parent / "packaged"
-_FILE, _CONFIG, _JUDGE = "adapter.gguf", "adapter_config.json", "judge.gguf"
+_FILE, _CONFIG = "adapter.gguf", "adapter_config.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +41,7 @@ def chosen(
 
     Args:
         adapter: a folder or GGUF file; `none`; `packaged`, the one that ships with the packaged
-            model, and `packaged-judge`, which judges; None is `none`, or with a strength
-            `packaged` for that model.
+            model; None is `none`, or with a strength `packaged` for that model.
         strength: from 0 to 2; None is 1. With 0 nothing is loaded.
         packaged: the model is the packaged one.
 
@@ -73,16 +72,11 @@ def packaged_adapter() -> Path | None:
     return _PACKAGED if (_PACKAGED / _CONFIG).is_file() else None
 
 
-def packaged_judge() -> Path | None:
-    """The packaged model's adapter for judging by the principle `rings`, if one ships."""
-    return file if (file := _PACKAGED / _JUDGE).is_file() else None
-
-
 def _found(adapter: str | Path | None) -> Path | None:
     if adapter is None or adapter == NONE:
         return None
-    if adapter in (PACKAGED, PACKAGED_JUDGE):
-        if found := packaged_adapter() if adapter == PACKAGED else packaged_judge():
+    if adapter == PACKAGED:
+        if found := packaged_adapter():
             return found
         raise InputError("adapter: no adapter ships with this version; name one by its path")
     path = Path(adapter).expanduser().resolve()

@@ -13,7 +13,6 @@ from ringfence.commandline import terminal
 from ringfence.commandline.failures import say
 from ringfence.commandline.progress import Progress
 from ringfence.commandline.workplace import Workplace
-from ringfence.engine import EngineCard
 from ringfence.errors import InputError
 from ringfence.judge_check import (
     JudgeReport,
@@ -32,7 +31,8 @@ async def measured(place: Workplace, data: Path | None, limit: int | None) -> Ju
     progress = Progress()
     progress.begin(words="judged")
     try:
-        return await check_judge(place.judge, _card(place), items, progress=progress.show)
+        card = place.judge_engine.card
+        return await check_judge(place.judge, card, items, progress=progress.show)
     finally:
         progress.end()
 
@@ -56,17 +56,12 @@ async def admitted(place: Workplace, *, force: bool) -> None:
         say(f"principle {name}: served unmeasured, as forced")
         return
     say(f"principle {name}: measuring its judge, unless that was done before …")
-    report = await check_judge_once(place.judge, place.principle, _card(place), items)
+    report = await check_judge_once(place.judge, place.principle, place.judge_engine.card, items)
     if report.at_chance and force:
         say(f"warning: {report.refusal()}")
         return
     report.raise_if_at_chance()
     say(f"principle {name}: AUROC {report.auroc.estimate:.2f}, accuracy {report.accuracy:.0%}")
-
-
-def _card(place: Workplace) -> EngineCard:
-    assert place.judge_engine is not None
-    return place.judge_engine.card
 
 
 def show(report: JudgeReport, console: Console, *, as_json: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -33,20 +33,18 @@ class Workplace:
     Attributes:
         principle: of the judge; None without one.
         judge: None without a principle.
-        judge_engines: gives the engine that judges by a principle, which it opens if need be.
-        judge_engine: of the judge; None without one.
+        judge_engine: asks its model for verdicts; `engine` itself unless another was named.
         decoder: makes the replies.
         trained: the engine is the packaged model with the packaged adapter.
     """
 
     settings: Settings
     engine: Engine
-    judge_engines: Callable[[str], Awaitable[Engine]]
+    judge_engine: Engine
     embedder: Embedder
     decoder: DecoderName
     principle: Principle | None = None
     judge: Judge | None = None
-    judge_engine: Engine | None = None
     trained: bool = False
 
     def events(self, prompt: Rendering, **options: Any) -> Events:
@@ -75,9 +73,8 @@ class Workplace:
         principle = Principle.load(name)
         if (threshold := self.settings.options.threshold) is not None:
             principle = principle.model_copy(update={"threshold": threshold})
-        engine = await self.judge_engines(name)
-        judge = await SelfJudge.open(engine, principle)
-        return replace(self, principle=principle, judge=judge, judge_engine=engine)
+        judge = await SelfJudge.open(self.judge_engine, principle)
+        return replace(self, principle=principle, judge=judge)
 
     def decoding(self, decoder: DecoderName) -> Workplace:
         """The same with another decoder.
@@ -108,6 +105,7 @@ async def opened(settings: Settings, *, trained: bool = True) -> AsyncIterator[W
 
     name = settings.one_principle()
     decoder = settings.chosen_decoder()
+    other = judge_of(settings)
     embedder = EMBEDDERS[settings.embedder]()
     options = {name: getattr(settings, name) for name in _OF_ENGINES}
     given = {name: value for name, value in options.items() if value is not None}
@@ -115,26 +113,16 @@ async def opened(settings: Settings, *, trained: bool = True) -> AsyncIterator[W
     adapted = trained and untold and settings.engine == "embedded" and bool(packaged_adapter())
     if adapted:
         given["adapter"] = PACKAGED
-    asked = settings.model_copy(update=given)
-    judge_of(asked, name)  # what cannot be meant is refused before anything is opened
     async with AsyncExitStack() as stack:
-        engine = await open_engine(settings.engine, **given)
+        engine = judging = await open_engine(settings.engine, **given)
         stack.push_async_callback(engine.aclose)
-        others: dict[str, Engine] = {}
-
-        async def judging(principle: str) -> Engine:
-            other = judge_of(asked, principle)
-            if other is None:
-                return engine
-            if (key := repr(other)) not in others:
-                others[key] = await open_engine(other.engine, **other.opening)
-                stack.push_async_callback(others[key].aclose)
-            return others[key]
-
+        if other is not None:
+            judging = await open_engine(other.engine, **other.opening)
+            stack.push_async_callback(judging.aclose)
         place = Workplace(
             settings=settings,
             engine=engine,
-            judge_engines=judging,
+            judge_engine=judging,
             embedder=embedder,
             decoder="plain",
             trained=adapted,

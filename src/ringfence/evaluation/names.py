@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, unquote
 
-from ringfence.adapters.choosing import PACKAGED, PACKAGED_JUDGE, packaged_judge
 from ringfence.budget import Budget
 from ringfence.configuration import Settings, settings_from
 from ringfence.errors import InputError
@@ -30,8 +29,6 @@ _WHOLE = ("threads", "slots", "cells", "context")
 _OF_ENGINES = ("tokenizer", "adapter", "rings_strength", "chat_template", "template_options")
 _TEMPLATE = "template_options."
 _OWN = ("prompt_only", "policy")
-TRAINED_ON = "rings"
-"""The principle whose question the packaged judge was trained on."""
 # Several answers are drawn and one is taken: greedy ones would all be the same.
 _DRAWN = ("best-of-n", "rejection", "rain")
 
@@ -157,7 +154,7 @@ def parse(model: str, arguments: Mapping[str, Any] | None = None) -> ModelName:
             "as &principle=rings"
         )
     try:
-        judge = judge_of(settings, settings.one_principle())
+        judge = judge_of(settings)
     except InputError as error:
         raise InputError(f"{where}{error}") from None
     opening = {key: getattr(settings, key) for key in _OF_ENGINES if key in given}
@@ -172,23 +169,13 @@ def parse(model: str, arguments: Mapping[str, Any] | None = None) -> ModelName:
     )
 
 
-def judge_of(settings: Settings, principle: str | None) -> ModelName | None:
-    """The model that judges by a principle, if it is another than the one that replies.
-
-    It is the one that `settings.judge` names; or for the packaged model with the packaged adapter
-    the same model with the packaged judge, of the principle that this was trained on.
+def judge_of(settings: Settings) -> ModelName | None:
+    """The model that judges, if it is another than the one that replies.
 
     Raises:
         InputError: it has options that are not of its engine.
     """
-    if principle is None:
-        return None
     if settings.judge is None:
-        # A strength without an adapter scales the packaged one.
-        adapter = settings.adapter or (PACKAGED if settings.rings_strength else None)
-        ours = (settings.engine, adapter, principle) == ("embedded", PACKAGED, TRAINED_ON)
-        if ours and settings.rings_strength != 0 and packaged_judge():
-            return parse(f"embedded?adapter={PACKAGED_JUDGE}")
         return None
     for name, _ in split(settings.judge)[1]:
         if _key(name) not in (*_OF_ENGINES, *_OPENING) and not _key(name).startswith(_TEMPLATE):
