@@ -124,7 +124,11 @@ class EmbeddedEngine:
             stamp=stamp(path, wanted.path if wanted else None),
         )
         engine = cls(description, settings)
-        await engine._ready()
+        try:
+            await engine._ready()
+        except BaseException:  # nobody will have it, so nobody would close it
+            await engine.aclose()
+            raise
         return engine
 
     @property
@@ -166,7 +170,7 @@ class EmbeddedEngine:
     async def aclose(self) -> None:
         """See `Engine.aclose`."""
         self._closed = True
-        if self._start is not None:
+        if self._start is not None and not self._start.done():
             self._start.cancel()
             await asyncio.wait([self._start])
         await self._stop()
