@@ -15,8 +15,8 @@ def keep_freed_memory() -> None:
     """Have the C library keep what is freed; where it is not glibc's, nothing happens.
 
     A step on processors asks for gigabytes and frees them. By default every large tensor is mapped
-    anew, and the kernel fills its pages with zeros first, which took more than a third of a step
-    (benchmarks/training_throughput.py). The process then holds its peak of memory until it ends.
+    anew, and the kernel fills its pages with zeros first (docs/results.md, "Training throughput").
+    The process then holds its peak of memory until it ends.
     Call it before the first tensor is made.
     """
     # torch reads it with its first tensor: large ones lie on large pages.
