@@ -258,35 +258,15 @@ async def test_a_budget_that_ends_early_still_gives_the_best_where_so_asked(
     assert len(drafted) == len(set(drafted))
 
 
-async def test_guarded_keeps_the_draft_it_rejected_where_all_others_are_worse():
+@pytest.mark.parametrize("best_is", [1, 3])
+async def test_guarded_takes_the_best_of_all_it_judged_and_not_of_the_last(best_is):
+    """The draft it rejected at first, or one of a search that wider ones came after."""
     judged = 0
 
     def opinion(text: str) -> float:
         nonlocal judged
         judged += 1
-        return 0.2 if judged == 1 else -0.9
-
-    events = await events_of(
-        random_script(3, end=0),
-        FakeJudge(opinion),
-        "guarded",
-        max_tokens=8,
-        segment=8,
-        exhausted="best",
-        search={"lengths": (8,), "iterations": 4},
-    )
-    assert of(events, Committed)[0].node == of(events, Judged)[0].node
-    assert events[-1].value == 0.2
-
-
-async def test_guarded_takes_the_best_of_all_its_searches_and_not_of_the_last():
-    """A first search that judged better than wider ones after it was forgotten."""
-    judged = 0
-
-    def opinion(text: str) -> float:
-        nonlocal judged
-        judged += 1
-        return -0.9 if judged != 3 else 0.2
+        return 0.2 if judged == best_is else -0.9
 
     search = {"lengths": (8,), "iterations": 4}
     events = await events_of(
