@@ -4,40 +4,43 @@
 #
 #   runs/ablations.sh OUT DATA ROW...      DATA: the data sets that are not packaged
 #
-# Rows: base and packaged (nothing trained), and trainings from the packaged adapter on, with a seed at the
-# end of their names: rings-1 (recipes/embedded-further.yaml as it is), input-1 and blocks-1 (with a ring
-# signal), general-1 (ordinary requests only), without-extraction-1 (or another part of the recipe), dpo-1
+# Rows: base and packaged (nothing trained), and trainings of the base on one core with a seed at the end of
+# their names: sft-1 (a tenth of recipes/embedded.yaml), input-1 and blocks-1 (with a ring signal), general-1
+# (ordinary requests only), without-judged-1, without-extraction-1 (or another part of the recipe), and dpo-1
 # (preferences, on the packaged adapter's own failures).
-# OUT needs hierarchy/, evaluation/ and general.jsonl as runs/train-embedded.sh makes them, and for dpo
-# pairs/. CASES siblings of the hierarchy suite (default 120), LIMIT items of each other (default 60).
+# OUT needs hierarchy/, tasks/, evaluation/ and general.jsonl as runs/train-embedded.sh makes them, and for
+# dpo pairs/. CASES siblings of the hierarchy suite (default 120), LIMIT items of each other (default 60).
 set -euo pipefail
 
-if [ $# -lt 3 ]; then sed -n '2,12s/^# \{0,1\}//p' "$0" >&2; exit 2; fi
+if [ $# -lt 3 ]; then sed -n '2,13s/^# \{0,1\}//p' "$0" >&2; exit 2; fi
 out=$1 data=$2; shift 2
 ringfence=${RINGFENCE:-ringfence} cases=${CASES:-120} limit=${LIMIT:-60}
-recipe=recipes/embedded-further.yaml
-[ -e "$out/packaged" ] || "$ringfence" adapter restore packaged --out "$out/packaged"
+recipe=recipes/embedded.yaml
+# As many steps for each: examples of one part may be longer than those of another.
+short="s/^examples: .*/examples: 900/; s/^sft: {/sft: {steps: 55, /; s/^hardware: {/hardware: {threads: 1, /"
 
 resumed() { if [ -e "$1" ]; then echo --resume; fi; }
 sft() {  # ROW SED-EXPRESSION...
   local row=$1; shift
   mkdir -p "$out/$row"
-  sed "$@" "$recipe" > "$out/$row/recipe.yaml"
+  sed -e "$short" "$@" "$recipe" > "$out/$row/recipe.yaml"
   # shellcheck disable=SC2046
-  "$ringfence" train sft --model embedded --recipe "$out/$row/recipe.yaml" --adapter "$out/packaged" \
-    --data "hierarchy=$out/hierarchy,judged=$out/hierarchy/judged.jsonl,general=$out/general.jsonl" \
+  "$ringfence" train sft --model embedded --recipe "$out/$row/recipe.yaml" \
+    --data "hierarchy=$out/hierarchy,judged=$out/hierarchy/judged.jsonl,tasks=$out/tasks,general=$out/general.jsonl" \
     --check-against "$out/evaluation" --out "$out/$row/adapter" $(resumed "$out/$row/adapter")
 }
 trained() {  # ROW
   local kind=${1%-*} seed="s/^seed: .*/seed: ${1##*-}/"
   case $kind in
-    rings) sft "$1" "$seed" ;;
-    input|blocks) sft "$1" "$seed; s/^segments: .*/segments: $kind/" ;;
-    general) sft "$1" "$seed; /name: general/!{/^  - {name:/d}" ;;
+    sft) sft "$1" -e "$seed" ;;
+    input|blocks) sft "$1" -e "$seed; /^title:/asegments: $kind" ;;
+    general) sft "$1" -e "$seed; /name: general/!{/^  - {name:/d}" ;;
+    without-judged) sft "$1" -e "$seed; s/\[hierarchy, judged\]/[hierarchy]/" ;;
     without-*)
       grep -q "name: ${kind#without-}," "$recipe" || { echo "$1: $recipe has no part ${kind#without-}" >&2; exit 2; }
-      sft "$1" "$seed; /name: ${kind#without-},/d" ;;
+      sft "$1" -e "$seed; /name: ${kind#without-},/d" ;;
     dpo)
+      [ -e "$out/packaged" ] || "$ringfence" adapter restore packaged --out "$out/packaged"
       mkdir -p "$out/$1"
       sed -e "$seed" -e '$a examples: 128' recipes/embedded-dpo.yaml > "$out/$1/recipe.yaml"
       # shellcheck disable=SC2046

@@ -8,9 +8,8 @@ ringfence="$BIN/ringfence"
 mkdir -p "$OUT"
 
 echo "== 1 of 4: cases for training, and others to measure on"
-"$ringfence" synthesize --count 1440 --split train --seed 1 --out "$OUT/hierarchy" --resume
-"$ringfence" synthesize --count 270 --split train --seed 2 --out "$OUT/judging" --resume
-"$ringfence" synthesize --count 2100 --split train --seed 3 --recipe conflict,multi-turn,tiers \
+"$ringfence" synthesize --count 2700 --split train --seed 1 --out "$OUT/hierarchy" --resume
+"$ringfence" synthesize --count 2400 --split train --seed 3 --recipe conflict,multi-turn,tiers \
   --out "$OUT/tasks" --resume
 "$ringfence" synthesize --count 450 --split eval --seed 1 --out "$OUT/evaluation" --resume
 
@@ -21,8 +20,7 @@ head -n 360 recipes/general_prompts.jsonl > "$OUT/prompts.jsonl"
 "$BIN/python" packaging/conversations.py "$OUT/prompts.jsonl" "$OUT/replies.jsonl" "$OUT/general.jsonl"
 
 echo "== 3 of 4: supervised training"
-data="hierarchy=$OUT/hierarchy,tasks=$OUT/tasks"
-data="$data,judging=$OUT/judging,judged=$OUT/judging/judged.jsonl,general=$OUT/general.jsonl"
+data="hierarchy=$OUT/hierarchy,judged=$OUT/hierarchy/judged.jsonl,tasks=$OUT/tasks,general=$OUT/general.jsonl"
 "$ringfence" train sft --model embedded --recipe recipes/embedded.yaml --data "$data" \
   --check-against "$OUT/evaluation" --out "$OUT/sft" --resume
 

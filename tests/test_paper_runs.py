@@ -121,7 +121,15 @@ def test_every_ablation_changes_the_recipe_in_what_its_name_says(tmp_path):
     fake.write_text(f'#!/bin/sh\nprintf "%s\\n" "$*" >> {tmp_path / "log"}\n')
     fake.chmod(0o755)
     out.mkdir()
-    rows = ["packaged", "rings-2", "input-1", "blocks-1", "general-1", "without-extraction-3"]
+    rows = [
+        "packaged",
+        "sft-2",
+        "input-1",
+        "blocks-1",
+        "general-1",
+        "without-judged-2",
+        "without-extraction-3",
+    ]
     root = ABLATIONS.parent.parent
     subprocess.run(
         [ABLATIONS, out, "data", *rows, "dpo-4"],
@@ -129,24 +137,33 @@ def test_every_ablation_changes_the_recipe_in_what_its_name_says(tmp_path):
         cwd=root,
         check=True,
     )
-    base = load(root / "recipes" / "embedded-further.yaml")
+    whole = load(root / "recipes" / "embedded.yaml")
+    base = whole.model_copy(
+        update={
+            "examples": 900,
+            "sft": whole.sft.model_copy(update={"steps": 55}),
+            "hardware": whole.hardware.model_copy(update={"threads": 1}),
+        }
+    )
     made = {row: load(out / row / "recipe.yaml") for row in rows[1:]}
     assert {row: one.seed for row, one in made.items()} == {row: int(row[-1]) for row in made}
-    assert made["rings-2"] == base.model_copy(update={"seed": 2})
+    assert made["sft-2"] == base.model_copy(update={"seed": 2})
     assert made["input-1"] == base.model_copy(update={"segments": "input"})
     assert made["blocks-1"] == base.model_copy(update={"segments": "blocks"})
     assert [part.name for part in made["general-1"].mixture] == ["general"]
     left = [part.name for part in base.mixture if part.name != "extraction"]
     assert [part.name for part in made["without-extraction-3"].mixture] == left
+    assert not any("judged" in part.data for part in made["without-judged-2"].mixture)
+    assert made["without-judged-2"].mixture != base.mixture
     preferences = load(out / "dpo-4" / "recipe.yaml")
     assert (preferences.seed, preferences.examples) == (4, 128)
     told = (tmp_path / "log").read_text().splitlines()
-    assert sum(line.startswith("train ") for line in told) == 6
+    assert sum(line.startswith("train ") for line in told) == 7
     models = [line.split("--model ")[1].split()[0] for line in told if line.startswith("evaluate")]
-    assert len(models) == 14 and models[0] == "embedded?adapter=packaged"
+    assert len(models) == 16 and models[0] == "embedded?adapter=packaged"
     assert [parse(name).engine for name in models] == ["embedded"] * 4 + ["hf:embedded"] * 4 + [
         "embedded"
-    ] * 6
+    ] * 8
 
 
 @pytest.mark.parametrize(
