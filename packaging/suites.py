@@ -13,7 +13,8 @@ import argparse
 import csv
 import hashlib
 import json
-import shutil
+import os
+import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -129,24 +130,42 @@ def listed(groups: dict[str, list[str]]) -> list[Row]:
     return [{"family": family, "text": text} for family in groups for text in groups[family]]
 
 
-def main() -> None:
-    """Write every part anew."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("data", type=Path, help="folder with one sub-folder a data set")
-    parser.add_argument("--out", type=Path, default=PACKAGED)
-    args = parser.parse_args()
-    found = parts(args.data)
-    if args.out.exists():
-        shutil.rmtree(args.out)
+def write(found: dict[str, list[Row]], folder: Path) -> None:
+    """Every part into a new folder, and what they come to on stdout."""
     total = 0
     for name, rows in found.items():
-        path = args.out / f"{name}.jsonl"
+        path = folder / f"{name}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         path.write_text(text, "utf-8")
         total += len(text.encode())
         print(f"{len(rows):5} rows {len(text.encode()):8,} bytes  {name}")
     print(f"{total:,} bytes in all")
+
+
+def main() -> None:
+    """Write every part anew: all of them, or nothing changes."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("data", type=Path, help="folder with one sub-folder a data set")
+    parser.add_argument("--out", type=Path, default=PACKAGED)
+    args = parser.parse_args()
+    out: Path = args.out.resolve()
+    # Only what this script made before is thrown away.
+    if out != PACKAGED.resolve() and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        parser.error(f"--out {args.out}: is not empty; name a folder that is new or empty")
+    found = parts(args.data)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".suites-", dir=out.parent) as place:
+        made, old = Path(place, "made"), Path(place, "old")
+        write(found, made)
+        if out.exists():
+            os.replace(out, old)
+        try:
+            os.replace(made, out)
+        except OSError:
+            if old.exists():
+                os.replace(old, out)
+            raise
 
 
 if __name__ == "__main__":

@@ -29,6 +29,17 @@ sft() {  # ROW SED-EXPRESSION...
     --data "hierarchy=$out/hierarchy,judged=$out/hierarchy/judged.jsonl,tasks=$out/tasks,general=$out/general.jsonl" \
     --check-against "$out/evaluation" --out "$out/$row/adapter" $(resumed "$out/$row/adapter")
 }
+known() {  # ROW
+  local kind=${1%-*} seed=${1##*-}
+  case $1 in base|packaged) return ;; esac
+  case $seed in ""|*[!0-9]*) kind="" ;; esac
+  case $kind in
+    sft|input|blocks|general|without-judged|dpo) ;;
+    without-*)
+      grep -q "name: ${kind#without-}," "$recipe" || { echo "$1: $recipe has no part ${kind#without-}" >&2; exit 2; } ;;
+    *) echo "unknown row $1" >&2; exit 2 ;;
+  esac
+}
 trained() {  # ROW
   local kind=${1%-*} seed="s/^seed: .*/seed: ${1##*-}/"
   case $kind in
@@ -36,9 +47,7 @@ trained() {  # ROW
     input|blocks) sft "$1" -e "$seed; /^title:/asegments: $kind" ;;
     general) sft "$1" -e "$seed; /name: general/!{/^  - {name:/d}" ;;
     without-judged) sft "$1" -e "$seed; s/\[hierarchy, judged\]/[hierarchy]/" ;;
-    without-*)
-      grep -q "name: ${kind#without-}," "$recipe" || { echo "$1: $recipe has no part ${kind#without-}" >&2; exit 2; }
-      sft "$1" -e "$seed; /name: ${kind#without-},/d" ;;
+    without-*) sft "$1" -e "$seed; /name: ${kind#without-},/d" ;;
     dpo)
       [ -e "$out/packaged" ] || "$ringfence" adapter restore packaged --out "$out/packaged"
       mkdir -p "$out/$1"
@@ -47,18 +56,20 @@ trained() {  # ROW
       "$ringfence" train dpo --model embedded --recipe "$out/$1/recipe.yaml" --adapter "$out/packaged" \
         --data "$out/pairs" --check-against "$out/evaluation" --out "$out/$1/adapter" \
         $(resumed "$out/$1/adapter") ;;
-    *) echo "unknown row $1" >&2; exit 2 ;;
   esac
 }
-evaluated() {  # FOLDER MODEL
+# Exit code 1 of evaluate: a sample failed, and all others are there. With another one the row cannot be
+# had, and no further one is begun.
+failed=0
+evaluate() {  # FOLDER OPTIONS...
+  local folder=$1 status=0; shift
   # shellcheck disable=SC2046
-  "$ringfence" evaluate --model "$2" --suite hierarchy --limit "$cases" --out "$1-hierarchy" \
-    $(resumed "$1-hierarchy/run.json")
-  # shellcheck disable=SC2046
-  "$ringfence" evaluate --model "$2" --suite extraction,over-refusal --limit "$limit" --data "$data" \
-    --out "$1-suites" $(resumed "$1-suites/run.json")
+  "$ringfence" evaluate "$@" --out "$folder" $(resumed "$folder/run.json") || status=$?
+  if [ "$status" -gt "$failed" ]; then failed=$status; fi
+  [ "$status" -le 1 ]
 }
 
+for row in "$@"; do known "$row"; done
 for row in "$@"; do
   model="embedded?adapter=$out/$row/adapter"
   case $row in
@@ -68,5 +79,8 @@ for row in "$@"; do
     input-*|blocks-*) trained "$row"; model="hf:embedded?adapter=$out/$row/adapter" ;;
     *) trained "$row" ;;
   esac
-  evaluated "$out/$row" "$model"
+  evaluate "$out/$row-hierarchy" --model "$model" --suite hierarchy --limit "$cases" || break
+  evaluate "$out/$row-suites" --model "$model" --suite extraction,over-refusal --limit "$limit" \
+    --data "$data" || break
 done
+exit "$failed"

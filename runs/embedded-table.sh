@@ -47,6 +47,7 @@ evaluate() {
 }
 
 if [ $# -eq 0 ]; then set -- base base-prompt trained trained-prompt trained-guarded trained-best-of-n; fi
+for row in "$@"; do model "$row" > /dev/null; done
 [ -n "$dry" ] || mkdir -p "$out"
 folders=()
 for row in "$@"; do

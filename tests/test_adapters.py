@@ -116,6 +116,7 @@ def test_pickles_are_refused(tmp_path: Path) -> None:
         ({"alpha_pattern": [3]}, "alpha_pattern must be a mapping"),
         ({"lora_alpha": "8"}, "lora_alpha must be a number"),
         ({"lora_alpha": float("nan")}, "lora_alpha must be a number"),
+        ({"lora_alpha": 10**400}, "lora_alpha must be a number"),
     ],
 )
 def test_what_is_more_than_lora_is_refused_by_name(
@@ -361,7 +362,7 @@ def test_the_adapter_that_is_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     shipped.mkdir()
     monkeypatch.setattr(choosing, "_PACKAGED", shipped)
     assert chosen(None, packaged=True) is None and chosen(None, 0) is None
-    assert chosen("none", 0.5, packaged=True) is None
+    assert chosen("none", 0, packaged=True) is None
     with pytest.raises(InputError, match="no adapter ships"):
         chosen("packaged")
     (shipped / "adapter.gguf").touch()
@@ -381,8 +382,10 @@ def test_the_adapter_that_is_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         (None, 0.5, "no adapter to scale"),
         (None, -0.1, "between 0 and 2"),
         ("none", 2.1, "between 0 and 2"),
+        ("none", 0.5, "no adapter to scale"),
         ("none", float("nan"), "between 0 and 2"),
         ("nowhere", 1.0, "nowhere does not exist"),
+        ("~nobody-here/x", 1.0, "~nobody-here/x does not exist"),
     ],
 )
 def test_a_choice_that_makes_no_sense_is_refused(
@@ -417,6 +420,23 @@ def test_the_command_converts_and_says_what_it_wrote(tmp_path: Path) -> None:
     (folder / "ring_signal.json").touch()
     refused = run.invoke(app, words)
     assert refused.exit_code == 2 and "ring signal" in refused.output
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_the_command_asks_for_a_base_that_is_not_here(tmp_path: Path, known: bool) -> None:
+    """Training writes only the name of the model's folder."""
+    folder = saved(tmp_path / "mine", base_model_name_or_path="large-model")
+    if known:
+        write_host(folder, HOST)
+    words = ["adapter", "convert", str(folder), "--out", str(tmp_path / "x.gguf")]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 2 and not (tmp_path / "x.gguf").exists()
+    assert "large-model" in done.stderr and "give its model with --base" in done.stderr
+    assert "--adapter none" not in done.stderr
+    convert(read_adapter(folder), HOST, tmp_path / "x.gguf")
+    words = ["adapter", "restore", str(tmp_path / "x.gguf"), "--out", str(tmp_path / "back")]
+    done = CliRunner().invoke(app, words)
+    assert (done.exit_code, "give its model with --base" in done.stderr) == (2, True)
 
 
 def test_heads_that_nobody_counted_are_no_single_head(tmp_path: Path) -> None:

@@ -50,6 +50,20 @@ def test_roles_that_look_the_same_are_found_where_their_rings_differ():
     assert audited(source("gptoss"), policy=Policy.preset("paper")).alike == ()
 
 
+def test_a_call_that_only_comes_without_content_is_kept():
+    shows = (
+        "{% for m in messages %}{% if m.tool_calls and m.content is none %}"
+        "{{ m.tool_calls[0].function.arguments }}{% else %}{{ m.content }}{% endif %}{% endfor %}"
+    )
+    fails = shows.replace(
+        "{% if m.t", "{% if m.tool_calls and '' == m.content %}{{ 1 / 0 }}{% elif m.t"
+    )
+    for template in (shows, fails):
+        assert fates(audited(template))["tool call"] == "kept"
+        assert fates(audited(template))["tool result"] != "failed"
+    assert fates(audited(CHATML))["tool call"] == "dropped"
+
+
 def test_a_system_message_glued_to_the_users_is_merged():
     report = audited(source("gemma3"))
     assert fates(report)["leading system"] == "merged" and report.lost
@@ -181,6 +195,16 @@ def test_what_is_not_there_exits_with_2(tmp_path):
     assert command(tmp_path / "none").exit_code == 2
     assert command(tmp_path).exit_code == 2
     assert command(FOLDER / "gptoss.jinja", "--policy", "none").exit_code == 2
+
+
+def test_a_policys_name_cannot_move_the_cursor(tmp_path):
+    policy = as_file(Policy.preset("harmony")).model_dump(mode="json")
+    roles = {"system": "system", "developer\x1b[5m": "developer"}
+    (tmp_path / "evil.yaml").write_text(
+        json.dumps(policy | {"name": "evil\x1b]0;pwned\x07\x1b[31mX", "roles": roles})
+    )
+    shown = command(FOLDER / "gptoss.jinja", "--policy", tmp_path / "evil.yaml").stdout
+    assert "\x1b" not in shown and "\\x1b]0;pwned" in shown
 
 
 def test_a_templates_words_cannot_move_the_cursor(tmp_path):

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from conftest import character_folder
 from fakes import VOCABULARY
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,8 +14,8 @@ from hypothesis import strategies as st
 from ringfence.commandline.flags import Flags
 from ringfence.engine import EngineCard
 from ringfence.engines.chat_templates import with_template
-from ringfence.engines.descriptions import Description
-from ringfence.errors import InputError
+from ringfence.engines.descriptions import Description, describe
+from ringfence.errors import EngineError, InputError
 from ringfence.rendering import render
 from ringfence.rendering.templates import Allowance, run
 from ringfence.rings import Conversation
@@ -90,6 +91,40 @@ def test_a_file_takes_the_place_of_the_models_template(tmp_path: Path):
         with_template(described("other"), tmp_path / "none.jinja", None)
     with pytest.raises(InputError, match="no chat template"):
         with_template(described(None), None, {"quiet": True})
+
+
+NAMED = {"name": "default", "template": PRINTS}
+
+
+@pytest.mark.parametrize(
+    "template",
+    [7, {}, [7], [{"template": "x"}], [NAMED, {"name": "other"}], [NAMED | {"name": []}]],
+)
+def test_a_folders_template_that_is_no_text_is_an_error(tmp_path: Path, template):
+    character_folder(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
+    with pytest.raises(EngineError, match=r"tokenizer_config\.json.*chat_template"):
+        describe(tmp_path)
+
+
+def test_a_folders_template_is_a_text_a_file_or_one_of_several(tmp_path: Path):
+    character_folder(tmp_path)
+    config = tmp_path / "tokenizer_config.json"
+    for template, expected in ((PRINTS, PRINTS), ([NAMED], PRINTS), ([], None), (None, None)):
+        config.write_text(json.dumps({"chat_template": template}))
+        assert describe(tmp_path).template == expected
+    (tmp_path / "chat_template.jinja").write_bytes(b"\xff\xfe{{")
+    with pytest.raises(EngineError, match=r"chat_template\.jinja cannot be read"):
+        describe(tmp_path)
+
+
+def test_settings_that_nest_too_deeply_or_are_no_numbers_are_errors_or_not_there(tmp_path: Path):
+    character_folder(tmp_path)
+    (tmp_path / "config.json").write_text('{"max_position_embeddings": "8", "vocab_size": [8]}')
+    assert (describe(tmp_path).context, describe(tmp_path).ids) == (None, None)
+    (tmp_path / "config.json").write_text('{"a":' + "[" * 200_000 + "]" * 200_000 + "}")
+    with pytest.raises(EngineError, match=r"config\.json cannot be read"):
+        describe(tmp_path)
 
 
 def test_options_on_the_command_line_are_read_as_json_or_else_as_text():

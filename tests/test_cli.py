@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import pty
@@ -10,8 +11,11 @@ import select
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -24,10 +28,13 @@ from scripted_ringfence import engine as scripted_engine
 from typer.testing import CliRunner, Result
 
 import ringfence.engines
+import ringfence.server
 from ringfence.cli import app
 from ringfence.commandline import workplace
+from ringfence.commandline.batch import Batch
 from ringfence.commandline.escaping import one_line, printable
 from ringfence.commandline.flags import Flags
+from ringfence.configuration import settings_from
 from ringfence.engine import Engine, ScriptedEngine
 from ringfence.errors import EngineError
 from ringfence.judges import SelfJudge
@@ -78,6 +85,23 @@ def prompts(tmp_path: Path) -> Path:
     lines[3] = {"messages": [{"role": "user", "content": "hello"}], "id": "p3"}
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return file
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["chat", "--adapter", "~nobody-here/x"],
+        ["chat", "--engine", "hf:~nobody-here/a"],
+        ["chat", "--engine", "embedded:~nobody-here/a.gguf"],
+        ["chat", "--chat-template", "~nobody-here/t"],
+        ["audit", "~nobody-here/x"],
+        ["adapter", "restore", "~nobody-here/x", "--out", "nowhere-yet"],
+    ],
+)
+def test_the_home_of_nobody_is_an_error_and_no_traceback(words: list[str]) -> None:
+    done = call(*words, stdin="")
+    assert (done.exit_code, "nobody-here" in done.stderr) == (2, True), done
+    assert isinstance(done.exception, SystemExit)
 
 
 # --- help, version, imports ---------------------------------------------------------------------
@@ -215,6 +239,19 @@ def test_the_demo_begins_with_whom_a_trained_model_obeys(
     assert "Whom does it obey?" in words and "trained 3 of 6" in " ".join(words.split())
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("principle: []\n", "name one principle"), ("decoder: rain\n", "decoder: demo shows")],
+)
+def test_the_demo_refuses_a_file_that_it_cannot_follow(
+    with_engine: Callable[..., None], tmp_path: Path, text: str, words: str
+) -> None:
+    file = tmp_path / "options.yaml"
+    file.write_text(text)
+    done = call("demo", "--config", str(file))
+    assert (done.exit_code, words in done.stderr) == (2, True), done.stderr
+
+
 # --- chat ---------------------------------------------------------------------------------------
 
 
@@ -292,6 +329,29 @@ def test_ctrl_c_stops_the_reply_and_not_the_chat() -> None:
         os.close(leader)
 
 
+def test_a_chat_as_json_at_a_terminal_prints_only_events() -> None:
+    leader, follower = pty.openpty()
+    words = ["chat", "--json", "--max-tokens", "4"]
+    child = subprocess.Popen(
+        [sys.executable, str(HERE / "scripted_ringfence.py"), *words],
+        stdin=follower,
+        stdout=subprocess.PIPE,
+        stderr=follower,
+        start_new_session=True,
+        env={**os.environ, "TERM": "xterm"},
+    )
+    os.close(follower)
+    try:
+        Shown(leader).wait_for(b"you> ")
+        os.write(leader, b"hi\n/quit\n")
+        stdout, _ = child.communicate(timeout=60)
+    finally:
+        child.kill()
+        child.wait()
+        os.close(leader)
+    assert json.loads(stdout.splitlines()[-1])["event"] == "ended", stdout
+
+
 class Shown:
     """What a terminal shows. What comes behind the words that were waited for is kept for later."""
 
@@ -312,6 +372,13 @@ class Shown:
         self.seen = self.seen.partition(words)[2]
 
 
+def named(name: str) -> property:
+    """`ScriptedEngine.card` with the name that a server gives its model."""
+    card = ScriptedEngine.card.fget
+    assert card is not None
+    return property(lambda engine: replace(card(engine), name=name))
+
+
 def test_hostile_replies_never_reach_the_terminal_raw(
     with_engine: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -320,6 +387,7 @@ def test_hostile_replies_never_reach_the_terminal_raw(
     from ringfence.rendering import render_text
 
     prompt = f"say {HOSTILE}"
+    monkeypatch.setattr(ScriptedEngine, "card", named(HOSTILE))
     engine = scripted(lambda prefix: {1: 1.0})
     engine.script = says(HOSTILE, render_text(prompt, engine.tokenizer))
     with_engine(engine)
@@ -387,6 +455,29 @@ def test_a_prompt_that_does_not_fit_is_told_in_its_line_and_stops_no_other(
     assert third["reply"]
 
 
+def test_errors_of_an_earlier_part_of_the_run_count(
+    with_engine: Callable[..., None], tmp_path: Path
+) -> None:
+    prompts, out = tmp_path / "prompts.jsonl", tmp_path / "out.jsonl"
+    ends = ({"prompt": "x" * 1000}, {"prompt": "hi"}, {"prompt": "ho"})
+    prompts.write_text("".join(json.dumps(one) + "\n" for one in ends))
+    words = generate_words(prompts, out, "--max-tokens", "4", "--concurrency", "1", "--resume")
+    assert call(*words).exit_code == 1
+    first, second, _ = out.read_text().splitlines(keepends=True)
+    cut = Batch(settings_from(None, {"max_tokens": 4}), prompts, out, limit=None, cost=True)
+    out.unlink()
+    with closing(cut.ledger):
+        cut.ledger.open()
+        for line in (first, second):
+            cut.ledger.append(json.loads(line))
+    done = call(*words, "--json")
+    told = json.loads(done.stdout)
+    assert (done.exit_code, told["made_now"], told["reasons_now"].get("error")) == (1, 1, None)
+    assert told["reasons"]["error"] == 1 and sum(told["reasons"].values()) == 3
+    done = call(*words)
+    assert (done.exit_code, "1 error" in done.stderr) == (1, True), "nothing was left to do"
+
+
 def test_output_in_the_way_is_refused_before_the_engine_is_opened(
     with_engine: Callable[..., None], prompts: Path, tmp_path: Path
 ) -> None:
@@ -437,6 +528,23 @@ def test_another_chat_template_is_another_job(
         assert (done.exit_code, "other" in done.stderr) == (2, True), (other, done.stderr)
     missing = call(*words, "--chat-template", str(tmp_path / "none"))
     assert (missing.exit_code, "chat_template" in missing.stderr) == (2, True)
+
+
+def test_another_model_or_adapter_of_the_same_name_is_another_job(
+    with_engine: Callable[..., None], prompts: Path, tmp_path: Path
+) -> None:
+    model, adapter = tmp_path / "m.gguf", tmp_path / "a.gguf"
+    model.write_text("old")
+    adapter.write_text("old")
+    words = ["--engine", f"embedded:{model}", "--adapter", str(adapter), "--max-tokens", "4"]
+    words = generate_words(prompts, tmp_path / "out.jsonl", *words, "--resume")
+    assert call(*words).exit_code == call(*words).exit_code == 0
+    for file in (model, adapter):
+        file.write_text("new")
+        done = call(*words)
+        assert (done.exit_code, "not made with these settings" in done.stderr) == (2, True)
+        file.write_text("old")
+    assert call(*words).exit_code == 0
 
 
 def started(words: Sequence[str], pause: float) -> subprocess.Popen[str]:
@@ -539,6 +647,18 @@ def test_judge_check_exits_with_1_at_chance(
     assert json.loads(call(*words, "--json").stdout)["n"] == 60
 
 
+def test_what_labelled_lines_are_of_never_reaches_the_terminal_raw(
+    with_engine: Callable[..., None], tmp_path: Path
+) -> None:
+    file = labelled(tmp_path, "fine", "poor")
+    asked = {"messages": [{"role": "user", "content": "x"}], "recipe": HOSTILE}
+    rows = [{**asked, "reply": row["reply"], "good": row["good"]} for row in lines_of(file)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = call("judge", "check", "--principle", "positive", "--data", str(file), "--force")
+    assert done.exit_code == 0, done.stderr
+    assert "owned" in done.stdout and not set(done.stdout) & FORBIDDEN
+
+
 def test_another_model_may_judge(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     opened: dict[str, Any] = {}
     judging: list[Engine] = []
@@ -600,6 +720,18 @@ def test_what_would_be_ignored_is_refused(
     file.write_text("sede: 7\n")
     done = call("synthesize", "--out", str(tmp_path / "o"), "--count", "1", "--config", str(file))
     assert (done.exit_code, "Did you mean seed" in done.stderr) == (2, True)
+    done = call("synthesize", "--out", str(tmp_path / "o"), "--count", "1", "--best-of", "4")
+    assert (done.exit_code, "--best-of: means nothing" in done.stderr) == (2, True)
+    for wrong in (
+        ["report", "run", "--data", "d"],
+        ["compare", "a", "b", "--data", "d"],
+        ["report", "run", "--regrade", "--out", "o"],
+        ["report", "run", "--regrade", "--samples", "3"],
+        ["report", "run", "--regrade", "--table", "rain"],
+    ):
+        done = call(*wrong)
+        option = wrong[-2]
+        assert (done.exit_code, f"error: {option}: " in done.stderr) == (2, True), (wrong, done)
     twins = []
     for name in "ab":
         twins.append(tmp_path / f"{name}.yaml")
@@ -634,6 +766,29 @@ def test_serve_says_where_it_listens_and_leaves_when_told(words: list[str]) -> N
     child.send_signal(signal.SIGTERM)
     child.communicate(timeout=60)
     assert child.returncode == 0
+
+
+def test_the_name_of_a_model_stays_text_in_the_lines_that_serve_prints(
+    with_engine: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lines are there to be copied and run."""
+    name = f'{HOSTILE}", __import__("os").system("true"), "\\'
+    monkeypatch.setattr(ScriptedEngine, "card", named(name))
+
+    async def listen(served: object, started: Callable[[str], None]) -> None:
+        started("listens on http://127.0.0.1:8000/v1.")
+
+    monkeypatch.setattr(ringfence.server, "serve", listen)
+    done = call("serve")
+    assert done.exit_code == 0, done.stderr
+    assert not set(done.stdout) & FORBIDDEN
+    _, client, reply = ast.parse(textwrap.dedent(done.stdout)).body
+    assert isinstance(reply, ast.Expr) and isinstance(reply.value, ast.Call)
+    given = {one.arg: one.value for one in reply.value.keywords}
+    assert ast.literal_eval(given["model"]) == name
+    assert "http://127.0.0.1:8000/v1" in ast.unparse(client)
+    done = call("serve", "--json")
+    assert json.loads(done.stdout)["model"] == name and not set(done.stdout) & FORBIDDEN
 
 
 def test_serve_refuses_a_judge_at_chance_with_the_figures(

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from ringfence.configuration import settings_from
 from ringfence.errors import InputError
+from ringfence.yaml_files import _Plain, plain
 
 
 def written(folder: Path, text: str) -> Path:
@@ -46,6 +48,9 @@ def test_sections_reach_their_models(tmp_path: Path) -> None:
         ("engine: [1", ["not valid YAML", 'options.yaml", line 1']),
         ("seed: 2024-02-30", ["not valid YAML", "day is out of range"]),
         ("seed: !!int foo", ["not valid YAML"]),
+        ("seed: !!int ''", ["not valid YAML", "options.yaml"]),
+        ("seed: !!bool maybe", ["not valid YAML", "tag"]),
+        ("seed: !!timestamp foo", ["not valid YAML", "tag"]),
         ("seed: " + "[" * 3000, ["not valid YAML"]),
         ("seed: 1\nseed: 2", ["'seed' stands here twice"]),
         ("- a", ["must be a mapping"]),
@@ -65,6 +70,45 @@ def test_a_file_that_cannot_be_used_is_named_with_the_key(
     assert "\n" not in message or "YAML" in message
     for word in words:
         assert word in message
+
+
+def test_a_key_is_not_compared_with_every_other_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = 0
+
+    class Key(str):
+        __hash__ = str.__hash__
+
+        def __eq__(self, other: object) -> bool:
+            nonlocal asked
+            asked += 1
+            return str.__eq__(self, other)
+
+    scalar = yaml.SafeLoader.construct_scalar
+    monkeypatch.setattr(_Plain, "construct_scalar", lambda self, node: Key(scalar(self, node)))
+    source = "".join(f"k{number}: 1\n" for number in range(500))
+    assert len(plain(source, "keys")) == 500
+    assert asked < 5000
+    with pytest.raises(InputError, match="'k7' stands here twice"):
+        plain(f"{source}k7: 2\n", "keys")
+    with pytest.raises(InputError, match="not valid YAML"):
+        plain("[a]: 1\n[a]: 2\n", "keys")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"engine": "embedded:~nobody-here/m.gguf"},
+        {"engine": "hf:~nobody-here/m"},
+        {"adapter": "~nobody-here/a"},
+        {"tokenizer": "~nobody-here/t"},
+        {"chat_template": "~nobody-here/t.jinja"},
+    ],
+)
+def test_the_home_of_a_user_who_does_not_exist_is_told(given: dict[str, str]) -> None:
+    (name,) = given
+    with pytest.raises(InputError, match=f"{given[name]}: there is no home folder ~nobody-here"):
+        settings_from(None, given)
+    assert settings_from(None, {name: given[name].replace("~nobody-here", "~")})
 
 
 def test_a_missing_file_and_a_binary_one_are_errors(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import typing
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -669,6 +670,21 @@ async def test_the_logprob_of_a_reply_is_that_of_its_tokens(decoder):
     scores = await engine.logprobs(PROMPT.tokens, [reply.tokens])
     assert reply.logprob == pytest.approx(scores.logprobs[0])
     assert reply.perplexity >= 1
+
+
+class HidingEngine(SlowEngine):
+    """As llama.cpp, tells nothing of a character that is not complete at a draft's end."""
+
+    async def draft(self, prefix, count, length, sampling):
+        drafts = await self.inner.draft(prefix, count, length, sampling)
+        return [replace(d, tokens=d.tokens[:-1], logprobs=d.logprobs[:-1]) for d in drafts]
+
+
+async def test_a_reply_of_best_of_n_that_stops_inside_a_character_is_whole():
+    engine = HidingEngine(scripted(says("é" * 50)), 0.0)
+    options = {"engine": engine, "n": 2, "max_tokens": 11}
+    made = await complete(told(await events_of(None, loves(), "best-of-n", **options)))
+    assert (made.reason, made.text, made.detail) == ("length", "ééééé", "")
 
 
 class NearsightedJudge(FakeJudge):

@@ -440,6 +440,30 @@ async def test_an_impossible_token_scores_minus_infinity(
     assert scores.logprobs == (-math.inf, -0.5)
 
 
+async def test_texts_of_tokens_and_forced_letters_work_beside_byte_tokens(
+    server: Server, tmp_path: Path
+) -> None:
+    # As in Llama 2: `a` and `<0x61>` say the same.
+    vocab = ["<unk>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "a", "b", "▁"]
+    model = {"type": "BPE", "byte_fallback": True, "merges": []}
+    model |= {"vocab": {text: id_ for id_, text in enumerate(vocab)}}
+    added = [{"id": id_, "content": text} for id_, text in enumerate(vocab[:2])]
+    source = {"version": "1.0", "model": model, "added_tokens": added}
+    for token in added:
+        token |= dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+        token["special"] = True
+    (tmp_path / "tokenizer.json").write_text(json.dumps(source))
+    server.answers = [lambda body: plain(body, ("a", "b"))]
+    engine = await open_engine(server.url, tokenizer=tmp_path)
+    assert isinstance(engine, EndpointEngine)
+    [draft] = await engine.draft(PROMPT, 1, 5, Sampling())
+    assert draft.tokens == (258, 259)
+    server.answers = [lambda body: plain(body, ("a",))]
+    await engine._likelihoods.beside_hidden(PROMPT, 1)
+    assert list(server.posts[-1]["logit_bias"]) == ["258"]
+    await engine.aclose()
+
+
 @pytest.mark.parametrize("continuations", [[], [()], [(97,), ()]])
 async def test_empty_continuations_are_refused(
     engine: EndpointEngine, continuations: list[Tokens]
@@ -468,6 +492,16 @@ async def test_the_key_comes_from_the_environment(
         assert server.posts[-1]["key"] == expected
 
 
+@pytest.mark.parametrize("key", ["hunter2\nX: y", "hunter2\x7f", "hunter2é", "hunter2\0"])
+async def test_a_key_that_no_header_can_hold_is_refused_and_not_quoted(
+    server: Server, folder: Path, key: str
+) -> None:
+    with pytest.raises(EngineError, match="the API key holds") as raised:
+        await open_engine(server.url, tokenizer=folder, key=key)
+    assert "hunter2" not in str(raised.value) and "é" not in str(raised.value)
+    assert not server.paths
+
+
 async def test_one_of_several_models_has_to_be_named(server: Server, folder: Path) -> None:
     server.models.append({"id": "org/large", "max_model_len": 64})
     with pytest.raises(EngineError, match="not exactly one.*org/large, tiny.*#MODEL"):
@@ -482,6 +516,18 @@ async def test_one_of_several_models_has_to_be_named(server: Server, folder: Pat
 async def test_a_url_without_a_path_means_v1(server: Server, folder: Path) -> None:
     engine = await open_engine(server.url.removesuffix("/v1") + "#tiny", tokenizer=folder)
     assert server.paths == ["/v1/models"]
+    await engine.aclose()
+
+
+async def test_the_context_of_llama_cpp_is_that_of_a_slot(server: Server, folder: Path) -> None:
+    server.models[:] = [{"id": "tiny", "owned_by": "llamacpp", "meta": {"n_ctx_train": 4096}}]
+    server.models[0]["meta"]["n_ctx"] = 4096
+    server.gets["/props"] = (200, {"default_generation_settings": {"n_ctx": 512}})
+    engine = await open_engine(server.url, tokenizer=folder)
+    assert engine.card.context == 512
+    await engine.aclose()
+    engine = await open_engine(server.url, tokenizer=folder, context=100)
+    assert engine.card.context == 100
     await engine.aclose()
 
 
@@ -504,6 +550,8 @@ async def test_an_unknown_tokenizer_or_context_names_the_option(
         ("http://127.0.0.1:9/v1", "cannot be reached.*Is the server running"),
         ("http://127.0.0.1:99999/v1", "no usable URL|cannot be reached"),
         ("http://", "no usable URL|cannot be reached|missing"),
+        ("http://[::1/v1", "no usable URL"),
+        ("http://[::1", "no usable URL"),
     ],
 )
 async def test_a_server_that_is_not_there_is_an_error(url: str, complaint: str) -> None:

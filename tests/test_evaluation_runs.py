@@ -202,6 +202,9 @@ def test_a_run_does_not_go_on_with_other_files_or_items_of_the_same_name(tmp_pat
         (("--data", "nowhere"), "--data nowhere: there is no such folder"),
         (("--model", "embedded?decoder=guarded&principle=nope"), "no principle 'nope'"),
         (("--model", "embedded:nope.gguf"), "there is no file nope.gguf"),
+        (("--model", "embedded?judge=embedded:nope.gguf&principle=rings"), "no file nope.gguf"),
+        (("--model", "hf:./nope"), "there is no model ./nope"),
+        (("--model", "embedded?chat_template=nope.jinja"), "there is no chat_template nope.jinja"),
         (("--model", "embedded?adapter=nope"), "nope"),
     ],
 )
@@ -302,6 +305,23 @@ def test_a_papers_table_asks_its_suites_and_says_what_needs_data(tmp_path, capsy
     assert "jailbreak" not in suites() and "jailbreak" in suites(data=tmp_path)
     with pytest.raises(InputError, match="no table 'other'"):
         suites(table="other")
+
+
+def test_a_threshold_of_nought_is_one():
+    from ringfence.commandline.evaluating import planned
+
+    plan = planned(
+        model="embedded",
+        options={"principle": "positive", "threshold": 0.0},
+        suites="extraction",
+        table=None,
+        data=None,
+        seeds=1,
+        limit=1,
+        samples=1,
+        command=[],
+    )
+    assert plan.models == ("ringfence/embedded?principle=positive&threshold=0.0",)
 
 
 def test_a_papers_table_stands_below_the_rates(tmp_path):

@@ -95,7 +95,10 @@ async def test_what_was_finished_before_a_failure_is_not_made_again(
     with pytest.raises(RuntimeError):
         await run(prompts, out, failing(after), concurrency=1)
     assert not out.exists()
-    assert len(partial(out).read_text().splitlines()) == 1 + after
+    if after:
+        assert len(partial(out).read_text().splitlines()) == 1 + after
+    else:
+        assert not partial(out).exists(), "a start without a line is in the way of nothing"
     assert await run(prompts, out, resume=True) == COUNT - after
     await run(prompts, tmp_path / "whole.jsonl")
     assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
@@ -195,6 +198,35 @@ async def test_a_line_that_no_crash_leaves_is_an_error(prompts: list[Prompt], ou
         await run(prompts, out, resume=True)
 
 
+@pytest.mark.parametrize(
+    "notes",
+    [
+        b"my notes without newline",
+        b"nul \0 here\nmore\n",
+        b"\0\nmine\n",
+        b'{"note": "whole"}',
+        b"[" * 200_000 + b"\n",
+    ],
+)
+async def test_a_file_of_somebody_elses_is_not_cut_off(
+    prompts: list[Prompt], out: Path, notes: bytes
+) -> None:
+    partial(out).write_bytes(notes)
+    with pytest.raises(InputError, match=r"not made by ringfence; --force starts anew"):
+        await run(prompts, out, resume=True)
+    assert partial(out).read_bytes() == notes
+
+
+@pytest.mark.parametrize(
+    "torn", [b"", b"\0\n\0", b'{"jo', b'{"job": {"deco', b'{"job"\0\0\0', b"\0" * 9]
+)
+async def test_a_first_line_torn_by_a_crash_is_begun_again(
+    prompts: list[Prompt], out: Path, torn: bytes
+) -> None:
+    partial(out).write_bytes(torn)
+    assert await run(prompts, out, resume=True) == COUNT
+
+
 async def test_two_runs_do_not_write_one_file(prompts: list[Prompt], out: Path) -> None:
     first = Ledger(out, job(prompts))
     first.open()
@@ -240,6 +272,7 @@ def test_seeds_depend_on_the_id_and_not_on_the_place() -> None:
     [
         ("", "holds no prompt"),
         ("{", "line 1: not valid JSON"),
+        ("[" * 200_000, "line 1: not valid JSON"),
         ('{"prompt": "a"}\n[1]', "line 2: must be an object"),
         ('{"prompt": "a", "messages": []}', "either prompt or messages"),
         ('{"prompt": ""}', "prompt must be text and not empty"),

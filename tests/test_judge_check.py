@@ -178,6 +178,8 @@ def test_items_load_from_raw_prompts_and_messages(tmp_path):
         ('{"reply": "b", "good": true}', "either prompt or messages"),
         ('{"prompt": "a", "messages": [], "reply": "b", "good": true}', "either prompt or mess"),
         ('{"messages": "a", "reply": "b", "good": true}', "messages must be a list"),
+        ('{"messages": [], "tools": 5, "reply": "b", "good": true}', "tools must be a list"),
+        ("[" * 100_000, "not valid JSON"),
         ('{"messages": [], "reply": "b", "good": true}', "conversation is empty"),
         (
             '{"messages": [{"role": "god", "content": "x"}], "reply": "b", "good": true}',

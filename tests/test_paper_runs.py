@@ -18,6 +18,26 @@ from ringfence.evaluation.names import parse
 
 SCRIPT = Path(__file__).parent.parent / "runs" / "paper.sh"
 ABLATIONS = SCRIPT.with_name("ablations.sh")
+TABLE = SCRIPT.with_name("embedded-table.sh")
+
+
+def standing_in(tmp_path: Path, failing: str = "", status: int = 0) -> dict[str, str]:
+    """An environment whose `ringfence` writes down what it is told, and fails at some of it."""
+    program = tmp_path / "bin" / "ringfence"
+    program.parent.mkdir()
+    program.write_text(
+        f'#!/bin/sh\necho "$@" >> {tmp_path}/told\n'
+        f'case "$*" in {failing or "never"}) exit {status};; esac\n',
+        "utf-8",
+    )
+    program.chmod(0o755)
+    path = f"{program.parent}{os.pathsep}{os.environ['PATH']}"
+    return os.environ | {"RINGFENCE": str(program), "PATH": path}
+
+
+def told_in(tmp_path: Path) -> list[str]:
+    file = tmp_path / "told"
+    return file.read_text("utf-8").splitlines() if file.exists() else []
 
 
 def lines(*words: str) -> list[list[str]]:
@@ -26,7 +46,9 @@ def lines(*words: str) -> list[list[str]]:
 
 
 def test_every_command_of_the_papers_script_is_one_of_ours(tmp_path):
-    told = lines("http://127.0.0.1:8001/v1#org/model-8B", "tokenizer", str(tmp_path))
+    tokenizer = tmp_path / "tokenizer"
+    tokenizer.mkdir()
+    told = lines("http://127.0.0.1:8001/v1#org/model-8B", str(tokenizer), str(tmp_path))
     assert [words[1] for words in told] == ["judge"] * 3 + ["evaluate"] * 2 + ["report"] * 2
     for words in told:
         command, rest = get_command(app), words[1:]
@@ -47,7 +69,7 @@ def test_every_command_of_the_papers_script_is_one_of_ours(tmp_path):
         assert plan.models and plan.suites
         for name in plan.models:
             assert parse(name).engine == "http://127.0.0.1:8001/v1#org/model-8B"
-            assert parse(name).opening["tokenizer"] == "tokenizer"
+            assert parse(name).opening["tokenizer"] == str(tokenizer)
 
 
 def test_the_papers_script_goes_on_where_it_was_cut_short(tmp_path):
@@ -65,9 +87,8 @@ def test_the_papers_script_goes_on_where_it_was_cut_short(tmp_path):
 
 
 def test_every_row_of_the_packaged_models_table_can_be_run(tmp_path):
-    script = SCRIPT.parent / "embedded-table.sh"
     done = subprocess.run(
-        [script, "--dry-run", tmp_path, tmp_path], capture_output=True, text=True, check=True
+        [TABLE, "--dry-run", tmp_path, tmp_path], capture_output=True, text=True, check=True
     )
     told = [shlex.split(line) for line in done.stdout.splitlines()]
     assert [words[1] for words in told] == ["evaluate"] * 12 + ["report"]
@@ -88,27 +109,74 @@ def test_every_row_of_the_packaged_models_table_can_be_run(tmp_path):
         assert plan.samples == 4 and plan.limit in (60, 300)
         assert parse(plan.models[0]).engine == "embedded"
     wrong = subprocess.run(
-        [script, "--dry-run", tmp_path, tmp_path, "nonsense"], capture_output=True, text=True
+        [TABLE, "--dry-run", tmp_path, tmp_path, "nonsense"], capture_output=True, text=True
     )
     assert wrong.returncode == 2 and "unknown row nonsense" in wrong.stderr
 
 
-@pytest.mark.parametrize(("status", "begun"), [(1, 4), (2, 3)])
-def test_a_row_that_cannot_be_had_leaves_a_report_of_those_before_it(tmp_path, status, begun):
-    program = tmp_path / "ringfence"
-    program.write_text(
-        f'#!/bin/sh\necho "$@" >> {tmp_path}/told\n'
-        f'case "$1 $3" in "evaluate "*trained-hierarchy) exit {status};; esac\n',
-        "utf-8",
-    )
-    program.chmod(0o755)
+@pytest.mark.parametrize(("status", "begun"), [(1, 2), (2, 1)])
+def test_a_failed_sample_stops_no_table_of_the_papers(tmp_path, status, begun):
     done = subprocess.run(
-        [SCRIPT.parent / "embedded-table.sh", tmp_path / "table", tmp_path, "base", "trained"],
+        [SCRIPT, "http://h/v1#m", "t", tmp_path / "out"],
         capture_output=True,
-        env=os.environ | {"RINGFENCE": str(program)},
+        text=True,
+        env=standing_in(tmp_path, '"evaluate "*instruction-hierarchy*', status),
+    )
+    assert done.returncode == status, done.stderr
+    told = [line.split()[0] for line in told_in(tmp_path)]
+    reports = 2 if status == 1 else 0
+    assert told == ["judge"] * 3 + ["evaluate"] * begun + ["report"] * reports
+
+
+def test_the_report_of_a_table_that_is_there_is_made_where_the_next_one_cannot_be_had(tmp_path):
+    done = subprocess.run(
+        [SCRIPT, "http://h/v1#m", "t", tmp_path / "out"],
+        capture_output=True,
+        env=standing_in(tmp_path, '"evaluate "*"--table rain"*', 2),
+    )
+    assert done.returncode == 2
+    told = told_in(tmp_path)
+    assert [line.split()[0] for line in told] == ["judge"] * 3 + ["evaluate"] * 2 + ["report"]
+    assert "instruction-hierarchy" in told[-1]
+
+
+@pytest.mark.parametrize(("status", "begun"), [(1, 4), (2, 1)])
+def test_a_failed_sample_stops_no_ablation(tmp_path, status, begun):
+    (tmp_path / "out").mkdir()
+    done = subprocess.run(
+        [ABLATIONS, tmp_path / "out", "data", "base", "packaged"],
+        capture_output=True,
+        cwd=ABLATIONS.parent.parent,
+        env=standing_in(tmp_path, '"evaluate "*base-hierarchy*', status),
     )
     assert done.returncode == status
-    *rows, report = (tmp_path / "told").read_text("utf-8").splitlines()
+    assert [line.split()[0] for line in told_in(tmp_path)] == ["evaluate"] * begun
+
+
+@pytest.mark.parametrize("script", [TABLE, ABLATIONS])
+@pytest.mark.parametrize("wrong", ["nonsense", "sft-x", "trained-guard", "sft", "sft-"])
+def test_an_unknown_row_is_told_before_anything_runs(tmp_path, script, wrong):
+    (tmp_path / "out").mkdir()
+    done = subprocess.run(
+        [script, tmp_path / "out", "data", "base", wrong],
+        capture_output=True,
+        text=True,
+        cwd=ABLATIONS.parent.parent,
+        env=standing_in(tmp_path),
+    )
+    assert (done.returncode, f"unknown row {wrong}" in done.stderr) == (2, True), done.stderr
+    assert told_in(tmp_path) == []
+
+
+@pytest.mark.parametrize(("status", "begun"), [(1, 4), (2, 3)])
+def test_a_row_that_cannot_be_had_leaves_a_report_of_those_before_it(tmp_path, status, begun):
+    done = subprocess.run(
+        [TABLE, tmp_path / "table", tmp_path, "base", "trained"],
+        capture_output=True,
+        env=standing_in(tmp_path, '"evaluate "*trained-hierarchy*', status),
+    )
+    assert done.returncode == status
+    *rows, report = told_in(tmp_path)
     assert [row.split()[0] for row in rows] == ["evaluate"] * begun
     assert report.startswith("report ")
     assert ("trained-suites" in report, "base-suites" in report) == (status == 1, True)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
+from dataclasses import replace
 
 import pytest
+import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import AddedToken, models, pre_tokenizers
 
-from ringfence.engine import EngineCard
+from ringfence.engine import EngineCard, Tokenizer
+from ringfence.engines.descriptions import describe
 from ringfence.errors import InputError, RenderingError
 from ringfence.rendering import SCAFFOLD, Rendering, render, render_text, transcript
 from ringfence.rings import Conversation, Policy
@@ -112,8 +117,12 @@ def control_tokens(rendering: Rendering) -> list[int]:
 
 def spoken(rendering: Rendering, message: int) -> str:
     """The text of one message's tokens."""
+    return said(rendering, message, VOCABULARY)
+
+
+def said(rendering: Rendering, message: int, tokenizer: Tokenizer) -> str:
     spans = [span for span in rendering.spans if span.message == message]
-    return "".join(VOCABULARY.decode(rendering.tokens[s.start : s.stop]) for s in spans)
+    return "".join(tokenizer.decode(rendering.tokens[s.start : s.stop]) for s in spans)
 
 
 def check_partition(rendering: Rendering) -> None:
@@ -143,6 +152,49 @@ def test_the_tokens_are_those_of_the_template_and_every_token_has_its_writer():
 def test_without_a_reply_header_the_rendering_ends_with_the_last_message():
     rendering = render(talk(("user", "Hi")), card(CHATML), generate=False)
     assert VOCABULARY.decode(rendering.tokens).endswith("Hi<|im_end|>\n")
+
+
+PHI3 = (
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>\n' + message['content'] "
+    "+ '<|end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
+)
+blanks = st.text(" \n\t\x1c\u3000a<", max_size=6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(["user", "assistant"]), blanks), min_size=1, max_size=4),
+    st.lists(st.tuples(st.booleans(), st.booleans()), min_size=3, max_size=3),
+)
+def test_control_tokens_take_white_space_away_as_in_the_tokenizers_library(messages, flags):
+    alphabet = Vocabulary.characters()._encoder.get_vocab()
+    library = tokenizers.Tokenizer(models.BPE(vocab=alphabet, merges=[]))
+    library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    library.add_special_tokens(
+        [
+            AddedToken(text, lstrip=left, rstrip=right, normalized=False)
+            for text, (left, right) in zip(
+                ("<|user|>", "<|assistant|>", "<|end|>"), flags, strict=True
+            )
+        ]
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        library.save(f"{folder}/tokenizer.json")
+        tokenizer = describe(folder).tokenizer
+    known = replace(card(PHI3), tokenizer=tokenizer, ends=frozenset([tokenizer.control["<|end|>"]]))
+    rendering = render(talk(*messages), known)
+    whole = library.encode(rendering.text, add_special_tokens=False)
+    assert list(rendering.tokens) == whole.ids
+    check_partition(rendering)
+    for place, (_, text) in enumerate(messages):
+        assert said(rendering, place, tokenizer) in text
+    for reply in rendering.replies:
+        text = tokenizer.decode(rendering.tokens[reply.start : reply.stop])
+        assert text == said(rendering, reply.message, tokenizer) + "<|end|>"
+        assert rendering.tokens[reply.start - 1] in (
+            tokenizer.control["<|assistant|>"],
+            *tokenizer.encode("\n"),
+        )
 
 
 def test_a_default_system_prompt_is_the_templates_own():
@@ -194,6 +246,39 @@ def test_a_dropped_message_is_an_error_that_names_it():
 def test_an_empty_message_may_not_be_dropped_either():
     with pytest.raises(RenderingError, match=r"messages\[1\].*drops"):
         render(talk(("user", "a"), ("critic", ""), policy=CRITICAL), card(LLAMA2))
+
+
+# Shows no system message where a message is blank.
+PICKY = (
+    "{% set ns = namespace(blank=false) %}"
+    "{% for m in messages %}{% if not m.content.strip() %}{% set ns.blank = true %}{% endif %}"
+    "{% endfor %}{% for m in messages %}"
+    "{% if m.content.strip() and not (m.role == 'system' and ns.blank) %}"
+    "{{ '[' ~ m.role ~ ']' ~ m.content }}{% endif %}{% endfor %}"
+)
+
+
+def test_a_message_that_is_dropped_because_another_is_blank_is_put_elsewhere_or_an_error():
+    talked = talk(("system", "Be kind."), ("user", "Hi"), ("assistant", " "), ("user", "Go"))
+    rendering = render(talked, card(PICKY))
+    assert spoken(rendering, 0) == "Be kind." and "[user]Be kind.\n\nHi" in rendering.text
+    assert [note for note in rendering.notes if "blank" in note] == [
+        "messages[2]: is blank; the template may ignore it"
+    ]
+    with pytest.raises(RenderingError, match=r"messages\[0\].*drops this message"):
+        render(talked, card(PICKY.replace("m.role == 'system'", "loop.first")))
+
+
+@pytest.mark.parametrize(
+    ("how", "shown"),
+    [("upper", "ANT <1>"), ("replace('<', '&lt;')", "Ant &lt;1>"), ("trim", "Ant <1>")],
+)
+def test_a_message_that_the_template_rewrites_gets_a_note(how, shown):
+    template = CHATML.replace("message['content'] ", f"message['content'] | {how} ")
+    rendering = render(talk(("user", "Ant <1>\n")), card(template))
+    assert spoken(rendering, 0) in (shown, shown + "\n")
+    expected = ("messages[0]: the template rewrites this message",) if how != "trim" else ()
+    assert rendering.notes == expected
 
 
 def test_what_a_template_refuses_is_an_error_with_its_words():

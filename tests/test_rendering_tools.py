@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from chat_templates import card, controls, spoken, talk
@@ -177,6 +178,60 @@ def test_arguments_that_are_no_json_are_shown_as_the_model_wrote_them():
         rendering = render(talk(("user", "Rome?"), call(text)), shown)
         assert text in spoken(rendering, 1, shown)
         assert ToolCall(name="x", arguments=text).parsed is None
+
+
+# Of the kind of Mistral 7B v0.3 and Nemo, which refuse ids of any other length.
+NINE = (
+    "{% macro checked(id) %}{% if not id or id|length != 9 %}{{ raise_exception('ids have 9') }}"
+    "{% endif %}{{ id }}{% endmacro %}"
+    "{{ '[TOOLS]' + tools|tojson if tools else '' }}"
+    "{% for m in messages %}{% if m.role == 'tool' %}"
+    "{{ '[RESULT]' + checked(m.tool_call_id) + ':' + m.content }}"
+    "{% elif m.tool_calls %}{% for c in m.tool_calls %}"
+    "{{ '[CALL]' + c.function|tojson + checked(c.id) }}{% endfor %}{{ eos_token }}"
+    "{% else %}{{ '[' + m.role + ']' + m.content }}{% endif %}{% endfor %}"
+)
+
+
+def nine(*ids: str, answers: tuple[str, ...]) -> list[list[str]]:
+    """The ids that such a template shows, of calls by their cities and of results."""
+    shown = card("chatml")
+    object.__setattr__(shown, "template", NINE)
+    messages = [("user", "Weather?")]
+    for place, id_ in enumerate(ids):
+        one = call({"city": f"city{place}"})
+        one["tool_calls"][0]["id"] = id_
+        messages.append(one)
+    messages += [answer(f"sun{place}") | {"tool_call_id": id_} for place, id_ in enumerate(answers)]
+    rendering = render(talk(*messages, tools=[WEATHER]), shown)
+    assert any("ids" in note for note in rendering.notes) == any(
+        len(id_) != 9 for id_ in (*ids, *answers)
+    )
+    found = re.findall(r"([A-Za-z0-9]*)(?:</s>|:sun)", rendering.text)
+    assert all(len(id_) == 9 for id_ in found)
+    return [found[: len(ids)], found[len(ids) :]]
+
+
+def test_a_template_that_wants_ids_of_nine_signs_gets_them_for_calls_and_results_alike():
+    assert nine("abcdefgh1", answers=("abcdefgh1",)) == [["abcdefgh1"], ["abcdefgh1"]]
+    long = "call_0123456789abcdef01234567"
+    (first, second), results = nine(long, "call_1", answers=("call_1", long))
+    assert first != second and results == [second, first]
+    # One that is missing is that of the next call without a result, or of none.
+    (first, second), results = nine("", "call_1", answers=("", "call_1", ""))
+    assert results[:2] == [first, second] and results[2] not in (first, second)
+    (first, second), results = nine("call_1", "", answers=("call_1", ""))
+    assert results == [first, second] and first != second
+    # An id that was there already is no other's.
+    (first, second), results = nine("call_1", "call00001", answers=("call00001", "call_1"))
+    assert second == "call00001" and results == [second, first] and first != second
+
+
+def test_ids_stay_as_they_are_where_the_template_takes_them():
+    shown = card("chatml")
+    object.__setattr__(shown, "template", NINE.replace("id|length != 9", "false"))
+    rendering = render(talk(("user", "Rome?"), call({}), answer("sun")), shown)
+    assert rendering.text.count("call_1") == 2 and not rendering.notes
 
 
 def test_a_template_that_wants_arguments_as_text_gets_text():

@@ -21,10 +21,13 @@ from ringfence.records import Run, record_as_json, record_from_json
 from ringfence.reports.as_data import report_as_data
 from ringfence.reports.contents import Report, report_of
 from ringfence.reports.exports import exported
+from ringfence.reports.figures import _names as shortened
 from ringfence.reports.labels import short_names
 from ringfence.reports.markdown import markdown
+from ringfence.reports.markup import shown
 from ringfence.reports.page import page
 from ringfence.reports.regrading import regraded
+from ringfence.reports.samples import Room
 from ringfence.reports.tables import PAPERS, filled, layout
 from ringfence.statistics import clustered_rate
 from ringfence.suites import SUITES, Counts, Item, Suite
@@ -487,6 +490,65 @@ def test_runs_of_older_graders_are_compared_by_those_of_today(tmp_path):
         found = json.loads(done.stdout)["comparisons"]
         changed.append(sum(len(one["changes"]) for one in found))
     assert changed[0] > 0 == changed[1]
+
+
+def test_items_that_cannot_be_graded_again_are_told_and_hold_a_gate(tmp_path):
+    items = SUITES["over-refusal"].items(limit=40)
+    runs = []
+    for name, complied in (("a", True), ("b", False)):
+        records = [
+            made.record(
+                number,
+                suite="over-refusal",
+                item=item.id,
+                cluster=item.cluster,
+                outcomes={"complied": complied},
+                reply="Sure: here it is." if complied else "I cannot help with that.",
+                prompt=item.messages if number < 4 else ({"role": "user", "content": "Before."},),
+            )
+            for number, item in enumerate(items)
+        ]
+        runs.append(str(made.run(tmp_path / name, records)))
+    words = ["--fail-if", "over-refusal.complied drops > 2", "--json"]
+    done = CliRunner().invoke(app, ["compare", *runs, "--regrade", *words])
+    assert done.exit_code == 1, done.output
+    told = json.loads(done.stdout)
+    (one,) = [one for one in told["comparisons"] if one["metric"] == "complied"]
+    assert (one["pairs"] <= 4, one["left_out"] >= 36) == (True, True)
+
+
+def test_models_of_a_run_come_as_the_user_named_them(tmp_path):
+    found = [
+        made.record(n, model=model, outcomes={"kept": True})
+        for model in (made.GUARDED, made.PLAIN)
+        for n in range(3)
+    ]
+    run = Run(path=Path("r"), manifest={"models": [made.PLAIN, made.GUARDED]}, records=tuple(found))
+    assert report_of([run], MADE).models == (made.PLAIN, made.GUARDED)
+
+
+def test_a_run_named_twice_does_not_count_twice():
+    run = Run(path=Path("r"), manifest={}, records=tuple(many(3, {"kept": True})))
+    with pytest.raises(InputError, match="r: is named twice"):
+        report_of([run, replace(run, path=Path("x/../r"))], MADE)
+
+
+def test_a_legend_tells_models_apart_whose_names_are_cut_alike():
+    names = [f"{made.GUARDED}&threshold={number}&segment=sentence" for number in (0.1, 0.3, 0.5)]
+    found = [made.record(n, model=name) for name in names for n in range(4)]
+    report = report_of([Run(path=Path("r"), manifest={}, records=tuple(found))], MADE)
+    assert len(set(shortened(report).values())) == 3
+
+
+def test_what_is_drawn_as_nothing_is_shown_as_an_escape():
+    assert "\\u034f" in shown("a\u034fb") and "\\U000e0101" in shown("\U000e0101")
+    assert shown("\u2764\ufe0f") == "\u2764\ufe0f"
+
+
+def test_room_counts_what_a_text_becomes_on_the_page():
+    room = Room(5_000)
+    assert not room.takes(made.record(0, reply="\u200b" * 1_000))
+    assert room.takes(made.record(1, reply="a" * 1_000))
 
 
 def test_replies_are_graded_again_with_why_they_ended():

@@ -105,6 +105,12 @@ async def test_frequencies_are_those_of_the_temperature():
             assert counts[token] / 4000 == pytest.approx(share, abs=0.03)
 
 
+@pytest.mark.parametrize("temperature", [-0.1, float("nan"), float("inf")])
+def test_a_temperature_that_is_none_is_refused(temperature):
+    with pytest.raises(EngineError, match="temperature"):
+        Sampling(temperature=temperature)
+
+
 @pytest.mark.parametrize("temperature", [0.01, 0.001, 1e-6, 1e-300])
 async def test_a_very_low_temperature_is_all_but_greedy(temperature):
     def flat(prefix):

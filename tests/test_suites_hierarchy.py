@@ -278,6 +278,10 @@ def test_conditions_are_counted_as_yes_and_no_and_as_cases():
     assert found["conditional:yes"] == (8, 8)
     assert found["conditional:no"] == (7, 8)
     assert found["conditional:all-eight"] == (1, 2)
+    never = reply("composition-eval-0-3/near")
+    assert HIERARCHY.aggregates([*case(3, near=True)[:-1], never]).get(
+        "conditional:all-eight", (0, 0)
+    ) == (0, 0)
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,16 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from ringfence.cli import app
+from ringfence.commandline import synthesizing
+from ringfence.configuration import settings_from
 from ringfence.graders import grade, parse_grader
 from ringfence.rings import Policy
 from ringfence.synthesis.case import Case, Turn
@@ -147,4 +153,49 @@ def test_the_command_takes_an_engine(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["job"]["engine"]["best_of"] == 1
+    assert manifest["job"]["engine"]["engine"] == "embedded"
     assert manifest["cases"] == 2
+
+
+def test_a_start_that_failed_is_in_nobodys_way(tmp_path: Path) -> None:
+    words = ["synthesize", "--count", "2", "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, [*words, "--engine", "embedded:nope.gguf"])
+    assert done.exit_code == 2 and "nope.gguf" in done.stderr
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.stderr
+
+
+def test_what_other_files_write_is_another_job(tmp_path: Path) -> None:
+    """By what is in the files, wherever a name stays the same."""
+    adapter, template, principle = (tmp_path / name for name in ("a", "t.jinja", "p.yaml"))
+    adapter.mkdir()
+    packaged = files("ringfence") / "principles" / "positive.yaml"
+
+    def described() -> dict[str, Any]:
+        given = {"engine": f"embedded:{tmp_path / 'm.gguf'}", "adapter": str(adapter)}
+        given |= {"chat_template": str(template), "principle": [str(principle)]}
+        job = synthesizing.Run(
+            tmp_path / "out",
+            recipe="conflict",
+            count=1,
+            seed=0,
+            policy="harmony",
+            split="train",
+            settings=settings_from(None, given),
+        )
+        return dict(job._job.engine)
+
+    def write(changed: str = "") -> None:
+        for name in ("m.gguf", "a/adapter_model.safetensors", "t.jinja"):
+            (tmp_path / name).write_text("new" if name == changed else "old")
+        summary = "summary: New.\n" if changed == "p.yaml" else "summary: Old.\n"
+        lines = packaged.read_text("utf-8").splitlines(keepends=True)
+        kept = "".join(line for line in lines if not line.startswith("summary:"))
+        principle.write_text(kept + summary)
+
+    write()
+    before = described()
+    assert described() == before
+    for name in ("m.gguf", "a/adapter_model.safetensors", "t.jinja", "p.yaml"):
+        write(changed=name)
+        assert described() != before, name

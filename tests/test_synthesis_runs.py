@@ -223,6 +223,7 @@ def command(*words: str) -> tuple[int, str]:
         (["--resume", "--force"], "give one of them"),
         (["--principle", "rings"], "--principle: means nothing here without --engine"),
         (["--max-tokens", "9"], "--max-tokens: means nothing here without --engine"),
+        (["--best-of", "9"], "--best-of: means nothing here without --engine"),
     ],
 )
 def test_bad_options_write_nothing(tmp_path: Path, words: list[str], message: str) -> None:
@@ -291,6 +292,16 @@ def test_hidden_characters_of_a_case_are_shown_as_escapes() -> None:
         code, output = command("preview", "--recipe", "ignorance", "--index", str(index))
         assert code == 0
         assert not {"\u200b", "\u200c", "\u200d", "\u2060", "\ufeff"} & set(output)
+
+
+def test_names_of_a_policy_cannot_move_the_cursor(tmp_path: Path) -> None:
+    rings = ["owner\x1b[31m", "guest", "other"]
+    roles = dict(zip(("system", "user", "assistant", "tool"), [*rings, "other"], strict=True))
+    policy = {"name": "evil\x1b]0;pwned\x07", "rings": rings, "roles": roles, "silent": ["other"]}
+    (tmp_path / "evil.yaml").write_text(json.dumps(policy))
+    code, output = command("preview", "--policy", str(tmp_path / "evil.yaml"))
+    assert code == 0, output
+    assert "\x1b" not in output and "\\x1b]0;pwned" in output and "owner\\x1b[31m" in output
 
 
 def test_ctrl_c_leaves_a_run_that_goes_on(tmp_path: Path) -> None:

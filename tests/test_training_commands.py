@@ -45,6 +45,19 @@ def test_full_training_takes_no_ring_signal(tmp_path):
     assert found.exit_code == 2 and "segment signals are saved with an adapter" in found.stderr
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["sft", "--model", "~nobody-here/m", "--dry-run"],
+        ["sft", "--model", "embedded", "--data", "a=~nobody-here/d", "--dry-run"],
+        ["pairs", "--model", "embedded:~nobody-here/m.gguf", "--data", "d", "--out", "o"],
+    ],
+)
+def test_the_home_of_nobody_is_told(words):
+    found = command(*words)
+    assert (found.exit_code, "no home folder ~nobody-here" in found.stderr) == (2, True), found
+
+
 def test_pairs_refuse_data_that_synthesis_did_not_make(tmp_path):
     found = command("pairs", "--model", "embedded", "--data", tmp_path, "--out", tmp_path / "o")
     assert found.exit_code == 2 and "was not made by ringfence synthesize" in found.stderr

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from training_parts import card, read_lines, synthesised
 
+import ringfence.engines
 from ringfence.commandline.pairing import Job
 from ringfence.engine import Draft, EngineCard, Sampling, Scores, Tokens
 from ringfence.errors import EngineError, InputError
@@ -184,6 +185,13 @@ def test_another_adapter_of_the_same_name_is_another_job(data, tmp_path):
         command(data, tmp_path / "o", model=str(folder)).described() for folder in folders
     )
     assert one != three and "sft" in json.dumps(one)
+    files = [folder.with_suffix(".gguf") for folder in folders]
+    for number, file in enumerate(files):
+        file.write_bytes(b"same" if number < 2 else b"other")
+    one, two, three = (
+        command(data, tmp_path / "o", model=f"embedded:{file}").described() for file in files
+    )
+    assert one == two != three and one["model"]["name"] == "sft.gguf"
     with pytest.raises(InputError, match="nowhere does not exist"):
         command(data, tmp_path / "o", adapter="nowhere").described()
 
@@ -207,6 +215,19 @@ async def test_only_the_job_that_is_finished_is_called_finished(data, tmp_path, 
     begun = Folder(data, out, command(data, out).described())
     assert begun.open(resume=False, force=True) == 0 and not begun.finished()
     begun.close()
+
+
+def test_a_start_that_failed_is_in_nobodys_way(data, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    with pytest.raises(EngineError):
+        command(data, out, model="embedded:nope.gguf").do(resume=False, force=False, as_json=False)
+
+    async def open_engine(spec, **options):
+        return Parrot(["blah"])
+
+    monkeypatch.setattr(ringfence.engines, "open_engine", open_engine)
+    command(data, out).do(resume=False, force=False, as_json=False)
+    assert (out / "manifest.json").exists()
 
 
 def test_cases_for_evaluation_are_refused(tmp_path):

@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tokenizers
 from conftest import character_folder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ringfence.engines import open_engine
+from ringfence.engines.descriptions import describe
 from ringfence.engines.embedded import packaged_model
 from ringfence.errors import EngineError
 from ringfence.gguf_metadata import read_metadata
@@ -75,13 +78,19 @@ UNIGRAM: dict[str, Any] = {
 }
 
 
+def complete(source: dict[str, Any]) -> dict[str, Any]:
+    """A tokenizer.json with what the tokenizers library wants besides."""
+    for token in source["added_tokens"]:
+        for flag in ("single_word", "lstrip", "rstrip", "normalized"):
+            token.setdefault(flag, False)
+    empty = {"normalizer": None, "post_processor": None, "decoder": None}
+    return {"version": "1.0"} | empty | source
+
+
 def folder_vocabulary(source: dict[str, Any], config: dict[str, Any] | None = None) -> Vocabulary:
     import tempfile
 
-    whole = {"version": "1.0", "normalizer": None, "post_processor": None, "decoder": None} | source
-    for token in whole["added_tokens"]:
-        for flag in ("single_word", "lstrip", "rstrip", "normalized"):
-            token.setdefault(flag, False)
+    whole = complete(source)
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "tokenizer.json").write_text(json.dumps(whole))
         (Path(folder) / "tokenizer_config.json").write_text(json.dumps(config or {}))
@@ -118,6 +127,43 @@ def llama_like(**changes: Any) -> dict[str, Any]:
     } | changes
 
 
+def gemma_like(**spaces: Any) -> dict[str, Any]:
+    """A tokenizer.json of Gemma's layout: BPE over ▁, with runs of spaces as added tokens.
+
+    `spaces` are flags of these tokens.
+    """
+    control = ["<pad>", "<eos>", "<bos>", "<unk>", "<turn>"]
+    runs = ["\n\n", "▁▁", "▁▁▁", "▁▁▁▁"]
+    letters = list("▁\nthe<>/x0")
+    merges = ["t h", "th e", "▁ the", "▁ ▁", "▁▁ ▁▁", "▁▁ ▁", "\n \n"]
+    words = [merge.replace(" ", "") for merge in merges]
+    bytes_ = [f"<0x{byte:02X}>" for byte in range(256)]
+    texts = list(dict.fromkeys(control + runs + bytes_ + letters + words))
+    split = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious"}
+    return {
+        "added_tokens": [
+            {"id": texts.index(text), "content": text, "special": text in control}
+            | (spaces if text in runs else {})
+            for text in control + runs
+        ],
+        "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
+        "pre_tokenizer": split | {"invert": False},
+        "model": {
+            "type": "BPE",
+            "unk_token": "<unk>",
+            "fuse_unk": True,
+            "byte_fallback": True,
+            "vocab": {text: id_ for id_, text in enumerate(texts)},
+            "merges": [merge.split(" ") for merge in merges],
+        },
+    }
+
+
+@functools.cache
+def gemma() -> Vocabulary:
+    return folder_vocabulary(gemma_like())
+
+
 VOCABULARIES = {
     "characters": lambda: CHARACTERS,
     "qwen2": byte_bpe,
@@ -127,6 +173,7 @@ VOCABULARIES = {
     "smollm-pre": lambda: byte_bpe(pre="smollm"),
     "folder": functools.cache(lambda: folder_vocabulary(llama_like())),
     "unigram": unigram,
+    "gemma": gemma,
 }
 every = pytest.mark.parametrize("name", VOCABULARIES)
 
@@ -154,7 +201,7 @@ def test_no_text_becomes_a_control_token(name: str, data: st.DataObject) -> None
 @settings(max_examples=60, deadline=None)
 def test_decoding_gives_the_text_back(name: str, text: str) -> None:
     vocabulary = VOCABULARIES[name]()
-    if name == "unigram":
+    if name in ("unigram", "gemma"):
         text = text.replace("▁", " ")
     assert vocabulary.decode(vocabulary.encode(text)) == text
 
@@ -218,6 +265,28 @@ def test_a_token_is_found_by_its_bytes_unless_several_share_them() -> None:
     assert Vocabulary.from_gguf(doubled).id_of(b"th") is None
 
 
+def test_an_ordinary_token_wins_over_the_byte_that_says_the_same() -> None:
+    source = gemma_like()
+    ids, vocabulary = source["model"]["vocab"], folder_vocabulary(source)
+    assert vocabulary.id_of(b"x") == ids["x"] and vocabulary.id_of(b"a") == ids["<0x61>"]
+    assert vocabulary.id_of(b"  ") == ids["▁▁"]
+    source["model"]["vocab"] |= {" the": len(ids)}
+    assert folder_vocabulary(source).id_of(b" the") is None
+
+
+@pytest.mark.parametrize("normalized", [False, True])
+@given(text=st.lists(st.sampled_from([*"▁ \t\nthexé日", "  ", "the"]), max_size=30).map("".join))
+@settings(max_examples=200, deadline=None)
+def test_runs_of_spaces_that_are_added_tokens_are_the_tokens_of_the_library(
+    normalized: bool, text: str
+) -> None:
+    source = complete(gemma_like(normalized=normalized))
+    vocabulary = gemma() if not normalized else folder_vocabulary(source)
+    library = tokenizers.Tokenizer.from_str(json.dumps(source))
+    assert list(vocabulary.encode(text)) == library.encode(text, add_special_tokens=False).ids
+    assert vocabulary.decode(vocabulary.encode(text)) == text.replace("▁", " ")
+
+
 def test_white_space_that_a_model_lists_as_added_is_ordinary_text() -> None:
     for vocabulary in (byte_bpe(), folder_vocabulary(llama_like())):
         assert "    " not in vocabulary.control and "<tool_call>" in vocabulary.control
@@ -272,6 +341,21 @@ def test_broken_merges_are_an_error() -> None:
 def test_a_vocabulary_that_cannot_spell_everything_is_refused() -> None:
     with pytest.raises(EngineError, match="byte_fallback"):
         folder_vocabulary(UNIGRAM | {"model": UNIGRAM["model"] | {"byte_fallback": False}})
+
+
+def test_a_bpe_of_words_that_cannot_spell_everything_is_refused() -> None:
+    source = gemma_like()
+    source["model"]["byte_fallback"] = False
+    with pytest.raises(EngineError, match="byte_fallback"):
+        folder_vocabulary(source)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
+def test_a_file_that_nests_too_deeply_is_an_error(tmp_path: Path, name: str) -> None:
+    character_folder(tmp_path)
+    (tmp_path / name).write_text('{"a":' + "[" * 200_000 + "]" * 200_000 + "}")
+    with pytest.raises(EngineError, match=name):
+        Vocabulary.from_folder(tmp_path)
 
 
 def test_a_folder_without_a_tokenizer_is_an_error(tmp_path: Path) -> None:
@@ -334,6 +418,82 @@ def gguf_file(*entries: bytes, count: int | None = None, version: int = 3) -> by
 
 def entry(key: bytes, type_: int, value: bytes) -> bytes:
     return struct.pack("<Q", len(key)) + key + struct.pack("<I", type_) + value
+
+
+def written_gguf(path: Path, metadata: dict[str, Any]) -> Path:
+    """A GGUF file without tensors."""
+
+    def packed(value: Any) -> tuple[int, bytes]:
+        if isinstance(value, str):
+            return 8, struct.pack("<Q", len(value.encode())) + value.encode()
+        if isinstance(value, int):
+            return 4, struct.pack("<I", value)
+        kinds, parts = zip(*map(packed, value), strict=True)
+        return 9, struct.pack("<IQ", kinds[0], len(value)) + b"".join(parts)
+
+    entries = [entry(key.encode(), *packed(value)) for key, value in metadata.items()]
+    path.write_bytes(gguf_file(*entries))
+    return path
+
+
+def test_a_gguf_file_of_another_tokenizer_takes_that_of_a_folder(tmp_path: Path) -> None:
+    folder = character_folder(tmp_path / "tokenizer")
+    texts = [*(chr(0x100 + byte) for byte in range(256)), *CHARACTERS.control, "[PAD0]"]
+    metadata = {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": texts,
+        "tokenizer.ggml.eos_token_id": 257,
+    }
+    file = written_gguf(tmp_path / "tiny.gguf", metadata)
+    with pytest.raises(EngineError, match="Pass tokenizer=FOLDER"):
+        describe(file)
+    found = describe(file, folder)
+    assert found.tokenizer.encode("hé") == CHARACTERS.encode("hé")
+    assert (found.name, found.eos, found.ids) == ("tiny", "<|im_end|>", 260)
+    assert found.ends == {257, 258}
+    for change, complaint in (
+        ({"tokenizer.ggml.tokens": texts[:258]}, "up to 258.*258 tokens"),
+        ({"tokenizer.ggml.tokens": [*texts[:257], "<other>", *texts[258:]]}, "'<other>' as 257"),
+        ({"tokenizer.ggml.tokens": 3}, "missing or broken"),
+    ):
+        written_gguf(file, metadata | change)
+        with pytest.raises(EngineError, match=complaint):
+            describe(file, folder)
+    with pytest.raises(EngineError, match="has a tokenizer of its own"):
+        describe(folder, folder)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param("embedded", marks=pytest.mark.model), pytest.param("hf", marks=pytest.mark.hf)],
+)
+async def test_engines_of_gguf_files_take_the_tokenizer_of_a_folder(
+    tmp_path: Path, kind: str
+) -> None:
+    texts = [*(chr(0x100 + byte) for byte in range(256)), *CHARACTERS.control]
+    metadata = {"tokenizer.ggml.model": "llama", "tokenizer.ggml.tokens": texts}
+    file = written_gguf(tmp_path / "tiny.gguf", metadata)
+    with pytest.raises(EngineError, match="Pass tokenizer=FOLDER"):
+        await open_engine(f"{kind}:{file}")
+    # The tokenizer will do; a model without weights will not.
+    with pytest.raises(EngineError, match="llama.cpp cannot serve|cannot be loaded by"):
+        await open_engine(f"{kind}:{file}", tokenizer=character_folder(tmp_path / "tokenizer"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"tokenizer.chat_template": 7},
+        {"tokenizer.chat_template": ["{{ messages }}"]},
+        {"tokenizer.ggml.pre": ["qwen2"]},
+    ],
+)
+def test_metadata_of_another_type_than_it_should_have_is_an_error(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    file = written_gguf(tmp_path / "odd.gguf", gguf_metadata() | change)
+    with pytest.raises(EngineError, match=r"odd\.gguf"):
+        describe(file)
 
 
 def test_metadata_of_every_type_is_read(tmp_path: Path) -> None:

@@ -21,6 +21,23 @@ Fate = Literal["kept", "moved", "merged", "dropped", "refused", "failed"]
 ROLES = ("system", "developer", "user", "assistant", "tool")
 _CALL = "qzcallqz"
 _TOOL = "qztoolqz"
+# Some templates want the arguments of a call as text, or no content beside it.
+_CALLS: tuple[dict[str, Any], ...] = tuple(
+    {
+        "role": "assistant",
+        "content": content,
+        "tool_calls": [
+            {
+                "id": "call00001",
+                "type": "function",
+                "function": {"name": _TOOL, "arguments": arguments},
+            }
+        ],
+    }
+    for content, arguments in itertools.product(
+        ("", None), ({"city": _CALL}, f'{{"city": "{_CALL}"}}')
+    )
+)
 # Each costs a run of the template.
 _MOST_CONTROL = 400
 _LOOKS_CONTROL = re.compile(r"<[^<>\s]{1,40}>|\[/?[A-Z_]{2,20}\]")
@@ -166,29 +183,27 @@ class _Bench:
 
     def made(self, roles: Sequence[str], texts: dict[int, str] | None = None) -> str:
         """The template's text for messages of these roles, each with a word of its own."""
-        messages = [
-            self._message(role, (texts or {}).get(index, _word(index)))
-            for index, role in enumerate(roles)
-        ]
-        try:
-            return self.program.text(messages, self.allowance, generate=True)
-        except TemplateRefused:
-            raise
-        except TemplateFailed:
-            if "call" not in roles:
-                raise
-            # Some templates want the arguments of a call as text, or no content beside it.
-            for message in messages:
-                for call in message.get("tool_calls", ()):
-                    call["function"]["arguments"] = f'{{"city": "{_CALL}"}}'
-            return self.program.text(messages, self.allowance, generate=True)
+        failure: TemplateFailed | None = None
+        made: list[str] = []
+        for call in _CALLS if "call" in roles else _CALLS[:1]:
+            messages = [
+                call if role == "call" else self._message(role, (texts or {}).get(i, _word(i)))
+                for i, role in enumerate(roles)
+            ]
+            try:
+                made.append(self.program.text(messages, self.allowance, generate=True))
+            except TemplateFailed as error:
+                failure = failure or error
+                continue
+            if _CALL in made[-1]:
+                return made[-1]
+        if made:
+            return made[0]
+        assert failure is not None
+        raise failure
 
     def _message(self, role: str, text: str) -> dict[str, Any]:
         content: Any = [{"type": "text", "text": text}] if self.parts else text
-        if role == "call":
-            function = {"name": _TOOL, "arguments": {"city": _CALL}}
-            calls = [{"id": "call00001", "type": "function", "function": function}]
-            return {"role": "assistant", "content": "", "tool_calls": calls}
         made = {"role": role, "content": content}
         return made | ({"tool_call_id": "call00001", "name": _TOOL} if role == "tool" else {})
 

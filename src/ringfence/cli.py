@@ -78,9 +78,12 @@ def demo(flags: Flags) -> None:
     from ringfence.commandline import demo as view
     from ringfence.commandline.workplace import opened
 
-    if flags.decoder is not None:
-        raise InputError("--decoder: demo shows plain, guarded and rain; chat takes one")
     settings = _settings(flags, view.DEFAULTS)
+    if settings.decoder is not None:
+        where = "--decoder" if flags.decoder else f"{flags.config}: decoder"
+        raise InputError(f"{where}: demo shows plain, guarded and rain; chat takes one")
+    if settings.one_principle() is None:
+        raise InputError(f"{flags.config}: principle: the demo judges; name one principle")
 
     async def work() -> None:
         async with opened(settings) as place:
@@ -122,7 +125,10 @@ def generate(
         bool, typer.Option(help="Without, equal seeds give equal files, byte for byte.")
     ] = True,
 ) -> None:
-    """Answer a file of prompts. Cut short at any moment, it loses nothing: --resume goes on."""
+    """Answer a file of prompts. Cut short at any moment, it loses nothing: --resume goes on.
+
+    Exit code 1 where a line is an error, of this part of the run or of an earlier one.
+    """
     from ringfence.commandline import batch
 
     given = {} if concurrency is None else {"concurrency": concurrency}
@@ -137,7 +143,7 @@ def generate(
         )
         raise typer.Exit(INTERRUPTED) from None
     batch.told(summary, out, as_json=flags.json)
-    if summary["reasons_now"].get("error"):
+    if summary["reasons"].get("error"):
         raise typer.Exit(1)
 
 
@@ -228,7 +234,9 @@ def synthesize(
     split: Annotated[
         str, typer.Option(help="train, eval, or both: every fifth case of a recipe for eval.")
     ] = "both",
-    best_of: Annotated[int, typer.Option(min=1, help="With --engine: tries a reply.")] = 4,
+    best_of: Annotated[
+        int | None, typer.Option(min=1, help="With --engine: tries a reply. Default: 4.")
+    ] = None,
     concurrency: Annotated[
         int | None, typer.Option(help="With --engine: cases side by side.")
     ] = None,
@@ -242,7 +250,8 @@ def synthesize(
     settings = _settings(flags, given=given) if flags.engine or flags.config else None
     if flags.config and settings and "engine" not in settings.model_fields_set:
         raise InputError(f"{flags.config}: names no engine; without one no option means anything")
-    if settings is None and (idle := sorted({*flags.given(), *given} - {"seed"})):
+    only = {*flags.given(), *given, *(["best_of"] if best_of else [])} - {"seed"}
+    if settings is None and (idle := sorted(only)):
         option = idle[0].replace("_", "-")
         raise InputError(f"--{option}: means nothing here without --engine, which writes replies")
     job = synthesizing.Run(
@@ -253,7 +262,7 @@ def synthesize(
         policy=policy,
         split=split,
         settings=settings,
-        best_of=best_of,
+        best_of=best_of or 4,
     )
     try:
         summary = _run(job.run(resume=resume, force=force))

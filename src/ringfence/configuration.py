@@ -6,11 +6,13 @@ Knows what options there are and what they may be; nothing of terminals, engines
 from __future__ import annotations
 
 import difflib
+import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ringfence.budget import Budget
 from ringfence.errors import InputError
@@ -26,7 +28,7 @@ class Settings(BaseModel):
 
     Attributes:
         engine: as `open_engine` takes it.
-        tokenizer: folder with the tokenizer of a model behind http://.
+        tokenizer: folder with the tokenizer of a model behind http://, or of a GGUF file.
         principle: names or paths of principles; most commands take at most one.
         judge: the model that judges, as `evaluate --model` takes one; None is the model itself.
         decoder: None takes `guarded` with a principle and `plain` without.
@@ -57,6 +59,11 @@ class Settings(BaseModel):
     serve: dict[str, Any] = {}
     options: Options = Options()
 
+    @field_validator("engine", "tokenizer", "adapter", "chat_template")
+    @classmethod
+    def _at_home(cls, path: str | None) -> str | None:
+        return path and at_home(path)
+
     def chosen_decoder(self) -> DecoderName:
         """The decoder asked for, or the one that fits."""
         return self.decoder or ("guarded" if self.principle else "plain")
@@ -74,6 +81,18 @@ class Settings(BaseModel):
         return self.principle[0] if self.principle else None
 
 
+def at_home(path: str) -> str:
+    """The path or engine, unchanged, if there is a home folder for a `~` in front of it.
+
+    Raises:
+        InputError: there is none, of which `Path.expanduser` makes a RuntimeError.
+    """
+    found = re.match(r"(?:embedded:|hf:)?(~[^/]*)", path)
+    if found and os.path.expanduser(found[1]) == found[1]:
+        raise InputError(f"{path}: there is no home folder {found[1]}")
+    return path
+
+
 def settings_from(
     file: Path | None, given: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
 ) -> Settings:
@@ -81,7 +100,7 @@ def settings_from(
 
     Raises:
         InputError: a file that cannot be read or is no mapping; an unknown key, with near matches;
-            a value that does not fit; a judge without a principle.
+            a value that does not fit; a `~` of nobody's; a judge without a principle.
     """
     read = _read(file) if file else {}
     if file:

@@ -113,6 +113,8 @@ async def best_of_n(task: Task) -> Events:
     """Draw n whole replies, judge them all, take the best one; fewer where fewer may be judged."""
     options = task.options
     count = max(1, min(options.n, task.meter.iterations_left))
+    # What was allowed and not what came: servers hide the tokens of an incomplete character.
+    short = options.budget.tokens // count < options.max_tokens
     try:
         drafts = await task.draft((), count, options.max_tokens)
         for node, draft in enumerate(drafts, 1):
@@ -127,7 +129,7 @@ async def best_of_n(task: Task) -> Events:
     if value < task.threshold and options.exhausted != "best":
         raise Refused(value, f"the best of {count} replies has a value of {value:.2f}")
     detail = ""
-    if not drafts[best].finished and len(drafts[best].tokens) < options.max_tokens:
+    if short and not drafts[best].finished:
         detail = f"budget of {options.budget.tokens} drafted tokens cut {count} replies short"
     if detail and options.exhausted != "best":
         raise Refused(value, detail)

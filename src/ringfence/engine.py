@@ -38,8 +38,8 @@ class Sampling:
 
     def __post_init__(self) -> None:
         """Refuse values outside the documented ranges."""
-        if not self.temperature >= 0:
-            raise EngineError(f"temperature must be at least 0, not {self.temperature}")
+        if not 0 <= self.temperature < math.inf:
+            raise EngineError(f"temperature must be at least 0 and finite, not {self.temperature}")
         if not 0 < self.top_p <= 1:
             raise EngineError(f"top_p must lie in (0, 1], not {self.top_p}")
         if self.top_k < 0 or self.alternatives < 0:
@@ -101,6 +101,11 @@ class Tokenizer(Protocol):
     @property
     def control(self) -> Mapping[str, int]:
         """Every control token (special or added) of the model: its text and its id."""
+        ...
+
+    @property
+    def strips(self) -> tuple[frozenset[str], frozenset[str]]:
+        """Control tokens that take white space away: that before them, and that behind them."""
         ...
 
     def encode(self, text: str) -> Tokens:

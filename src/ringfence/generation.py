@@ -78,7 +78,7 @@ def _prompt(line: str, number: int, path: Path) -> Prompt:
     where = f"{path}, line {number}"
     try:
         data = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{where}: not valid JSON: {error}") from error
     if not isinstance(data, dict) or ("prompt" in data) == ("messages" in data):
         raise InputError(f"{where}: must be an object with either prompt or messages")
@@ -170,10 +170,6 @@ class Ledger:
         self._lines.remove()
         self.complete = True
 
-    def discard(self) -> None:
-        """Leave nothing of the job; what is held is not finished."""
-        self._lines.remove()
-
     def close(self) -> None:
         """Let go of the lock."""
         self._lines.close()
@@ -187,7 +183,7 @@ class Ledger:
         for number, (start, line) in enumerate(self._lines.lines(), 2):
             try:
                 self._places.setdefault(str(json.loads(line)["id"]), (start, len(line)))
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise InputError(
                     f"{self._lines.path}, line {number}: damaged ({error!r}). Remove that line and "
                     "--resume, or --force to start anew."
@@ -202,7 +198,7 @@ class Ledger:
         try:
             lines = [json.loads(line) for line in self._out.read_bytes().splitlines()]
             ids = {str(line["id"]) for line in lines if line["run"] == self._run}
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             lines, ids = [], set()
         if not lines or len(ids) != len(lines):
             raise InputError(

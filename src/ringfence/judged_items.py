@@ -141,7 +141,7 @@ def _told(value: object) -> str:
 def _item(line: str, where: str) -> JudgedItem:
     try:
         data = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{where}: not valid JSON: {error}") from error
     if not isinstance(data, dict):
         raise InputError(f"{where}: must be an object with prompt or messages, reply and good")
@@ -163,6 +163,8 @@ def _item(line: str, where: str) -> JudgedItem:
     rings = data.get("rings")
     if rings is not None and not isinstance(rings, list):
         raise InputError(f"{where}: rings must be a list of names, one a message")
+    if not isinstance(data.get("tools") or [], list):
+        raise InputError(f"{where}: tools must be a list of definitions")
     messages = tuple(data["messages"])
     item = JudgedItem(
         prompt=messages,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -60,7 +61,8 @@ class PartialLines:
     """Lines of JSON of a job that is not finished. The first line says which job it is.
 
     Lines are appended whole. What a crash leaves is a torn last line, or zeros after a power cut;
-    it was not finished, and is cut off when the job goes on. A lock keeps a second run away.
+    it was not finished, and is cut off when the job goes on. A lock keeps a second run away. A job
+    that is let go of before its first line leaves no file: a start that failed is in nobody's way.
 
     Attributes:
         path: of the file.
@@ -71,6 +73,8 @@ class PartialLines:
         self.path = path
         self._job: dict[str, Any] = json.loads(json.dumps(job))
         self._file: BinaryIO | None = None
+        # Bytes of the first line, once the file is known to be this job's.
+        self._head: int | None = None
 
     def open(self, *, force: bool = False) -> None:
         """Take hold of the file, cut off what is torn, or begin it.
@@ -79,14 +83,15 @@ class PartialLines:
             force: throw away what is there.
 
         Raises:
-            InputError: another run has it, or it is of another job.
+            InputError: another run has it, it is of another job, or nothing of ours.
         """
-        self._file = locked(self.path)
+        self._file, self._head = locked(self.path), None
         try:
             if force:
                 self._file.truncate(0)
-            if not self._recovered():
-                self.append(json.dumps({"job": self._job}).encode())
+            self._head = self._recovered()
+            if not self._head:
+                _, self._head = self.append(json.dumps({"job": self._job}).encode())
                 sync_folder(self.path.parent)
         except BaseException:
             self.close()
@@ -125,14 +130,16 @@ class PartialLines:
         return self._held.read(length)
 
     def close(self) -> None:
-        """Let go of the file; what was written stays."""
-        if self._file is not None:
-            try:
-                self._file.close()
-            except OSError:
-                # The disk is full: the torn line is cut off by the next run.
-                pass
-            self._file = None
+        """Let go of the file; the lines that were written stay."""
+        file, self._file = self._file, None
+        if file is None:
+            return
+        # Where the disk is full, the torn line is cut off by the next run.
+        with contextlib.suppress(OSError):
+            if self._head is not None and file.seek(0, os.SEEK_END) <= self._head:
+                self._unlink(file)
+        with contextlib.suppress(OSError):
+            file.close()
 
     def remove(self) -> None:
         """Everything of it stands elsewhere now."""
@@ -143,23 +150,36 @@ class PartialLines:
         assert self._file is not None
         return self._file
 
-    def _recovered(self) -> bool:
-        """Whether the file was begun before."""
+    def _unlink(self, file: BinaryIO) -> None:
+        """Remove the name, unless it is gone or another file's by now."""
+        if os.path.samestat(os.fstat(file.fileno()), self.path.stat()):
+            self.path.unlink()
+
+    def _recovered(self) -> int:
+        """Length of the first line, if the file was begun before; else 0, and it is empty."""
         self._held.seek(0)
-        end = 0
+        head = end = 0
         for line in self._held:
-            if not line.endswith(b"\n") or b"\0" in line:
-                break
-            if end == 0:
+            torn = not line.endswith(b"\n") or b"\0" in line
+            if end == 0 and not (torn and self._torn_at_once(line)):
                 self._check(line)
+            if torn:
+                break
+            head = head or len(line)
             end += len(line)
         self._held.truncate(end)
-        return end > 0
+        return head
+
+    def _torn_at_once(self, line: bytes) -> bool:
+        """Whether this is what a crash leaves of the first line, and nothing comes after it."""
+        written = line.rstrip(_REST)
+        ours = written.startswith(_BEGINNING) or _BEGINNING.startswith(written)
+        return ours and not any(later.strip(_REST) for later in self._held)
 
     def _check(self, line: bytes) -> None:
         try:
             job = dict(json.loads(line)["job"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise InputError(
                 f"{self.path}, line 1: not made by ringfence; --force starts anew"
             ) from None
@@ -178,5 +198,9 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     return f"{'; '.join(parts)}. Use the same settings, another --out, or --force."
 
 
+# Of every file that is begun here.
+_BEGINNING = b'{"job":'
+# Zeros where nothing was written before the power went, and ends of lines.
+_REST = b"\0\n"
 # A longer value, such as a hash, says nothing to a person.
 _LONGEST = 60

@@ -22,6 +22,8 @@ class PlainTokenizer:
         vocabulary: ordinary tokens and their ids.
         spaces: added tokens of white space alone; they are ordinary text too.
         control: every other added token.
+        strips_left: control tokens that take the white space before them away.
+        strips_right: those that take it away behind them.
     """
 
     encoder: str
@@ -29,6 +31,8 @@ class PlainTokenizer:
     vocabulary: Mapping[str, int]
     spaces: Mapping[str, int]
     control: Mapping[str, int]
+    strips_left: frozenset[str]
+    strips_right: frozenset[str]
 
 
 def read_folder(folder: str | Path) -> PlainTokenizer:
@@ -44,14 +48,17 @@ def read_folder(folder: str | Path) -> PlainTokenizer:
         return _plain(source, _added_tokens(source, config))
     except EngineError as error:
         raise EngineError(f"{folder}: {error}") from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise EngineError(f"{folder}/tokenizer.json cannot be used: {error!r}") from error
 
 
-def _plain(source: dict[str, Any], added: Mapping[str, int]) -> PlainTokenizer:
+def _plain(source: dict[str, Any], added: Mapping[str, Mapping[str, Any]]) -> PlainTokenizer:
     kind = _kind(source)
-    control = {text: id_ for text, id_ in added.items() if kind == "unigram" or text.strip()}
-    spaces = {text: id_ for text, id_ in added.items() if text not in control}
+    ids = {text: int(token["id"]) for text, token in added.items()}
+    control = {
+        text: id_ for text, id_ in ids.items() if kind == "unigram" or not _blank(text, kind)
+    }
+    spaces = {text: id_ for text, id_ in ids.items() if text not in control}
     vocabulary = _strip_control(source["model"], kind, set(control.values()), spaces)
     return PlainTokenizer(
         encoder=json.dumps(source | _neutral_settings(source, spaces)),
@@ -59,6 +66,8 @@ def _plain(source: dict[str, Any], added: Mapping[str, int]) -> PlainTokenizer:
         vocabulary=vocabulary,
         spaces=spaces,
         control=control,
+        strips_left=frozenset(text for text in control if added[text].get("lstrip")),
+        strips_right=frozenset(text for text in control if added[text].get("rstrip")),
     )
 
 
@@ -82,19 +91,26 @@ def _read_json(path: Path) -> dict[str, Any]:
             f"{path} does not exist. The tokenizer folder is the one that holds the model's "
             "tokenizer.json."
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise EngineError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(content, dict):
         raise EngineError(f"{path} holds no JSON object")
     return content
 
 
-def _added_tokens(source: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, int]:
-    """Text and id of every added token, special or not, of both files."""
-    added = {token["content"]: int(token["id"]) for token in source.get("added_tokens") or []}
+def _added_tokens(
+    source: Mapping[str, Any], config: Mapping[str, Any]
+) -> dict[str, Mapping[str, Any]]:
+    """Every added token by its text, special or not; as in transformers, the second file wins."""
+    added = {token["content"]: token for token in source.get("added_tokens") or []}
     for id_, token in (config.get("added_tokens_decoder") or {}).items():
-        added[token["content"]] = int(id_)
+        added[token["content"]] = token | {"id": id_}
     return added
+
+
+def _blank(text: str, kind: str) -> bool:
+    """Whether an added token is white space alone, as the runs of spaces of Gemma are."""
+    return not (text.replace("▁", " ") if kind == "sentencepiece" else text).strip()
 
 
 def _parts_of(component: Mapping[str, Any] | None, *lists: str) -> list[dict[str, Any]]:
@@ -128,6 +144,11 @@ def _strip_control(
     """
     if kind == "unigram":
         return _strip_unigram(model, control)
+    if kind == "sentencepiece" and not model.get("byte_fallback"):
+        raise EngineError(
+            "BPE tokenizers without a step ByteLevel are supported with byte_fallback only; "
+            "without, text they cannot spell is lost"
+        )
     vocabulary = {text: id_ for text, id_ in model["vocab"].items() if id_ not in control}
     model["merges"] = merges_within(model["merges"], vocabulary)
     model["vocab"] = vocabulary | spaces

@@ -8,7 +8,7 @@ added tokens nor its model know them, so there is no input that could name one.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from ringfence.tokenizer_json import merges_within, read_folder
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_BYTE = re.compile("<0x[0-9A-F]{2}>")  # how SentencePiece writes a token of one byte
 CHATML = ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
 
 _GPT2_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -63,7 +64,14 @@ class Vocabulary:
     """
 
     def __init__(
-        self, encoder: tokenizers.Tokenizer, pieces: Mapping[int, bytes], control: Mapping[str, int]
+        self,
+        encoder: tokenizers.Tokenizer,
+        pieces: Mapping[int, bytes],
+        control: Mapping[str, int],
+        *,
+        spelling: Container[int] = (),
+        strips_left: frozenset[str] = frozenset(),
+        strips_right: frozenset[str] = frozenset(),
     ) -> None:
         """Wrap an encoder that cannot produce a control token; use the `from_…` constructors.
 
@@ -71,16 +79,31 @@ class Vocabulary:
             encoder: knows no control token.
             pieces: the bytes of every token, control tokens included.
             control: text and id of every control token.
+            spelling: ids of tokens that spell out what no other token says, such as `<0x61>`.
+            strips_left: control tokens that take the white space before them away.
+            strips_right: those that take it away behind them.
         """
         self._encoder = encoder
         self._pieces = dict(pieces)
         self._control = dict(control)
+        self._spelling = spelling
+        self._strips = strips_left, strips_right
         self._ids: dict[bytes, int | None] = {}
 
     @property
     def control(self) -> Mapping[str, int]:
         """See `engine.Tokenizer.control`."""
         return self._control
+
+    @property
+    def highest(self) -> int:
+        """The highest id that stands for something; -1 if none does."""
+        return max(self._pieces, default=-1)
+
+    @property
+    def strips(self) -> tuple[frozenset[str], frozenset[str]]:
+        """See `engine.Tokenizer.strips`."""
+        return self._strips
 
     def encode(self, text: str) -> engine.Tokens:
         """See `engine.Tokenizer.encode`."""
@@ -94,14 +117,21 @@ class Vocabulary:
         return b"".join(pieces.get(token, unknown) for token in tokens).decode("utf-8", "replace")
 
     def bytes_of(self, token: int) -> bytes | None:
-        """The bytes that a token stands for; None for control tokens and unknown ids."""
+        """The bytes that a token stands for, of a control token its text; None for unknown ids."""
         return self._pieces.get(token)
 
     def id_of(self, text: bytes) -> int | None:
-        """The one token that stands for `text`; None if there is none or more than one."""
+        """The one token that stands for `text`; None if there is none or more than one.
+
+        A token that spells a single byte counts only where no other token says the same.
+        """
         if not self._ids:
             for id_, piece in self._pieces.items():
-                self._ids[piece] = None if piece in self._ids else id_
+                if id_ not in self._spelling:
+                    self._ids[piece] = None if piece in self._ids else id_
+            for id_, piece in self._pieces.items():
+                if id_ in self._spelling:
+                    self._ids.setdefault(piece, id_)
         return self._ids.get(text)
 
     @classmethod
@@ -161,9 +191,22 @@ class Vocabulary:
             encoder = tokenizers.Tokenizer.from_str(source.encoder)
         except Exception as error:  # the tokenizers library raises bare Exception
             raise EngineError(f"{folder}/tokenizer.json cannot be used: {error}") from error
-        spell = _byte_level_pieces if source.byte_level else _sentencepiece_pieces
-        pieces = spell(source.vocabulary) | _plain_pieces(source.spaces)
-        return cls(encoder, pieces | _plain_pieces(source.control), source.control)
+        if source.byte_level:
+            pieces = _byte_level_pieces(source.vocabulary) | _plain_pieces(source.spaces)
+            spelling: frozenset[int] = frozenset()
+        else:
+            pieces = _sentencepiece_pieces({**source.vocabulary, **source.spaces})
+            spelling = frozenset(
+                id_ for text, id_ in source.vocabulary.items() if _BYTE.fullmatch(text)
+            )
+        return cls(
+            encoder,
+            pieces | _plain_pieces(source.control),
+            source.control,
+            spelling=spelling,
+            strips_left=source.strips_left,
+            strips_right=source.strips_right,
+        )
 
 
 class TextStream:
@@ -228,7 +271,7 @@ def _byte_level_pieces(vocabulary: Mapping[str, int]) -> dict[int, bytes]:
 
 def _sentencepiece_pieces(vocabulary: Mapping[str, int]) -> dict[int, bytes]:
     def piece(token: str) -> bytes:
-        if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
+        if _BYTE.fullmatch(token):
             return bytes([int(token[3:5], 16)])
         return token.replace("▁", " ").encode()
 
@@ -259,7 +302,7 @@ def _gguf_parts(
             f"the GGUF file's tokenizer is of the kind {model!r}; only byte-level BPE ('gpt2') "
             f"is read from GGUF. {way_out}"
         )
-    if pre not in _SPLITS:
+    if not isinstance(pre, str) or pre not in _SPLITS:
         raise EngineError(
             f"the GGUF file splits text by {pre!r}; known are {', '.join(sorted(_SPLITS))}. "
             f"{way_out}"

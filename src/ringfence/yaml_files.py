@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -47,6 +48,11 @@ def plain(source: str, where: str) -> Any:
     # A date or a number that is none is a ValueError, and lists in lists in lists are too deep.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{where}: not valid YAML: {error}") from error
+    # What PyYAML makes of a value that is not of the kind its tag says.
+    except (LookupError, AttributeError, TypeError) as error:
+        raise InputError(
+            f"{where}: not valid YAML: a value does not fit the tag before it, such as !!bool"
+        ) from error
 
 
 def parsed(model: type[Model], source: str, where: str) -> Model:
@@ -80,10 +86,14 @@ class _Plain(yaml.SafeLoader):
     """Plain data only, as `yaml.safe_load`, and no field twice: YAML would take the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for place, key in enumerate(keys):
-            if key in keys[:place]:
+        seen = set()
+        for name, _ in node.value:
+            key = self.construct_object(name, deep=True)
+            if not isinstance(key, Hashable):
+                continue  # refused below
+            if key in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"{key!r} stands here twice", node.value[place][0].start_mark
+                    None, None, f"{key!r} stands here twice", name.start_mark
                 )
+            seen.add(key)
         return super().construct_mapping(node, deep)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,10 +55,11 @@ def chosen(
         adapter = PACKAGED
     path = _found(adapter)
     if path is None:
-        if strength and adapter is None:
+        if strength:
+            why = "--adapter none" if adapter == NONE else "none ships for this model"
             raise InputError(
-                f"rings_strength is {strength:g}, and there is no adapter to scale: none ships "
-                "for this model. Name one with --adapter PATH."
+                f"rings_strength is {strength:g}, and there is no adapter to scale: {why}. Name "
+                "one with --adapter PATH."
             )
         return None
     if strength == 0:
@@ -79,7 +81,8 @@ def _found(adapter: str | Path | None) -> Path | None:
         if found := packaged_adapter():
             return found
         raise InputError("adapter: no adapter ships with this version; name one by its path")
-    path = Path(adapter).expanduser().resolve()
+    # Unlike `Path.expanduser` it raises nothing where there is no such user.
+    path = Path(os.path.expanduser(adapter)).resolve()
     if not path.exists():
         raise InputError(
             f"adapter: {adapter} does not exist; name a folder that PEFT saved, a GGUF file, or "

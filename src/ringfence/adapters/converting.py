@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ringfence.adapters.folder import CONFIG, WEIGHTS, LoraAdapter, Update, read_adapter
-from ringfence.adapters.host import FILE, Host
+from ringfence.adapters.host import FILE, Host, OtherModelError
 from ringfence.adapters.safetensors_file import Array
 from ringfence.errors import EngineError, InputError
 from ringfence.gguf_metadata import read_metadata
@@ -65,7 +65,8 @@ def convert(
         precision: of the numbers.
 
     Raises:
-        InputError: another model's adapter, a module that llama.cpp has no matrix for, or an
+        OtherModelError: another model's adapter.
+        InputError: a module that llama.cpp has no matrix for, or an
             architecture whose matrices it keeps in a way that is not known here.
     """
     if adapter.host is not None:
@@ -122,7 +123,8 @@ def check_gguf(path: Path, host: Host) -> None:
     """Check that a GGUF file is a LoRA adapter for this model; llama.cpp checks the shapes.
 
     Raises:
-        InputError: it is none, or another model's.
+        OtherModelError: it is another model's.
+        InputError: it is none.
     """
     try:
         metadata = read_metadata(path)
@@ -131,7 +133,7 @@ def check_gguf(path: Path, host: Host) -> None:
     if (metadata.get("general.type"), metadata.get("adapter.type")) != ("adapter", "lora"):
         raise InputError(f"adapter: {path} is a GGUF file, but no LoRA adapter")
     if metadata.get("general.architecture") != host.architecture:
-        raise InputError(
+        raise OtherModelError(
             f"adapter {path.name} is for another model: architecture is "
             f"{metadata.get('general.architecture')} there and {host.architecture} here"
         )
@@ -214,7 +216,7 @@ def _check_shape(adapter: str, module: str, name: str, update: Update, host: Hos
     expected = shapes.get(name.rsplit(".", 1)[-1])
     found = (int(update.a.shape[1]), int(update.b.shape[0]))
     if expected and any(want and want != have for want, have in zip(expected, found, strict=True)):
-        raise InputError(
+        raise OtherModelError(
             f"adapter {adapter} is for another model: its update of {module} goes from {found[0]} "
             f"to {found[1]} numbers, and the model's from {expected[0]} to {expected[1]}"
         )

@@ -153,6 +153,10 @@ def _alpha(name: str, config: dict[str, Any], file: Path) -> float:
         if name == plain or name.endswith(f".{plain}"):
             alpha = value
             break
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
-        raise InputError(f"{file}: lora_alpha must be a number, not {alpha!r}")
-    return float(alpha)
+    try:
+        number = math.nan if isinstance(alpha, bool | str) else float(alpha)
+    except (TypeError, OverflowError):  # a whole number may be larger than any float
+        number = math.nan
+    if not math.isfinite(number):
+        raise InputError(f"{file}: lora_alpha must be a number, not {alpha!r:.40}")
+    return number

@@ -21,6 +21,10 @@ FILE = "ringfence_host.json"
 _LLAMA_NAMES = {"mistral": "llama", "gemma3_text": "gemma3"}
 
 
+class OtherModelError(InputError):
+    """An adapter is used with another model than its own."""
+
+
 class Host(BaseModel):
     """A base model. None is unknown, and fits everything.
 
@@ -52,12 +56,12 @@ class Host(BaseModel):
         """Check that an adapter for this model is used with this model.
 
         Raises:
-            InputError: `other` is another model; names the first difference.
+            OtherModelError: `other` is another model; names the first difference.
         """
         for field in type(self).model_fields:
             mine, yours = getattr(self, field), getattr(other, field)
             if field != "tied" and None not in (mine, yours) and mine != yours:
-                raise InputError(
+                raise OtherModelError(
                     f"{what} is for another model: {field} is {mine} there and {yours} here. Use "
                     "the model it was trained on, or --adapter none."
                 )

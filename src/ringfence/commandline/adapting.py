@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ringfence.adapters.choosing import chosen
 from ringfence.adapters.converting import Precision, convert
 from ringfence.adapters.folder import CONFIG, read_adapter
-from ringfence.adapters.host import Host, host_of
+from ringfence.adapters.host import Host, OtherModelError, host_of
 from ringfence.adapters.restoring import restore
 from ringfence.adapters.truncating import truncated
+from ringfence.commandline import terminal
 from ringfence.commandline.escaping import one_line
 from ringfence.engines.embedded import packaged_model
 from ringfence.errors import InputError
@@ -49,10 +52,13 @@ def converted(
             f"{folder} has a ring signal, which llama.cpp cannot add; use the adapter with hf:"
         )
     adapter, kept = read_adapter(folder), 1.0
-    host = _host(folder, base)
+    named = _named(folder)
+    here = base or (named if named and (named / "config.json").is_file() else None)
+    host = _base(here)
     if rank is not None:
         adapter, kept = truncated(adapter, rank)
-    made = convert(adapter, host, out, precision=precision)
+    with _of_the_packaged_model(here is None, f"adapter {adapter.name}", named):
+        made = convert(adapter, host, out, precision=precision)
     return {
         "adapter": adapter.name,
         "out": str(out),
@@ -83,7 +89,8 @@ def restored(adapter: str, out: Path, *, base: Path | None) -> dict[str, Any]:
     found = chosen(adapter)
     if found is None or not found.path.is_file():
         raise InputError(f"adapter: {adapter} is no GGUF file; a folder can be used as it is")
-    return {"out": str(out), **restore(found.path, _base(base), out)}
+    with _of_the_packaged_model(base is None, f"adapter {found.path.name}"):
+        return {"out": str(out), **restore(found.path, _base(base), out)}
 
 
 def _check_parent(out: Path) -> None:
@@ -94,7 +101,7 @@ def _check_parent(out: Path) -> None:
 def told(summary: dict[str, Any], *, as_json: bool) -> None:
     """Say what was written."""
     if as_json:
-        print(json.dumps(summary))
+        terminal.emit(json.dumps(summary))
         return
     ranks = ", ".join(map(str, summary["ranks"]))
     note = f" ({summary['kept_as_f16']} tensors as f16)" if summary["kept_as_f16"] else ""
@@ -112,7 +119,7 @@ def told(summary: dict[str, Any], *, as_json: bool) -> None:
 def told_restored(summary: dict[str, Any], *, as_json: bool) -> None:
     """Say what was written."""
     if as_json:
-        print(json.dumps(summary))
+        terminal.emit(json.dumps(summary))
         return
     ranks = ", ".join(map(str, summary["ranks"]))
     print(
@@ -123,12 +130,24 @@ def told_restored(summary: dict[str, Any], *, as_json: bool) -> None:
     )
 
 
-def _host(folder: Path, base: Path | None) -> Host:
-    if base is None:
-        named = json.loads((folder / CONFIG).read_text("utf-8")).get("base_model_name_or_path")
-        if isinstance(named, str) and (Path(named) / "config.json").is_file():
-            return host_of(Path(named))
-    return _base(base)
+def _named(folder: Path) -> Path | None:
+    """The model that an adapter names; after `train` only the name of its folder."""
+    named = json.loads((folder / CONFIG).read_text("utf-8")).get("base_model_name_or_path")
+    return Path(named) if isinstance(named, str) and named else None
+
+
+@contextmanager
+def _of_the_packaged_model(taken: bool, what: str, named: Path | None = None) -> Iterator[None]:
+    """Where the packaged model was taken and is another one, ask for the right one."""
+    try:
+        yield
+    except OtherModelError as error:
+        if not taken:
+            raise
+        why = f", and its model, {named}, is not here" if named else ""
+        raise InputError(
+            f"{what} is not for the packaged model{why}: give its model with --base"
+        ) from error
 
 
 def _base(base: Path | None) -> Host:

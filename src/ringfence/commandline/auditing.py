@@ -14,6 +14,7 @@ from rich.text import Text
 
 from ringfence.audit import Audit, audit
 from ringfence.commandline import terminal
+from ringfence.configuration import at_home
 from ringfence.errors import InputError
 from ringfence.policy_files import load
 from ringfence.rendering.templates import LONGEST_SOURCE, TemplateFailed
@@ -39,7 +40,7 @@ def subject(name: str) -> Subject:
         InputError: there is none, or it holds no chat template.
         EngineError: the model's files are broken.
     """
-    path = Path(name).expanduser()
+    path = Path(at_home(name)).expanduser()
     if name == "embedded":
         return _model(_packaged())
     if path.is_dir():
@@ -75,12 +76,12 @@ def show(report: Audit, console: Console, *, as_json: bool) -> None:
     if as_json:
         terminal.emit(json.dumps(asdict(report) | {"lost": report.lost}))
         return
-    table = Table(title=f"rings: {report.policy}", border_style="dim")
+    table = Table(title=terminal.shown(f"rings: {report.policy}"), border_style="dim")
     for column in ("conversation", "the message is", ""):
         table.add_column(column, overflow="fold")
     for finding in report.findings:
         fate = Text(finding.fate, _STYLES.get(finding.fate, "dim"))
-        table.add_row(finding.probe, fate, terminal.shown(finding.detail))
+        table.add_row(terminal.shown(finding.probe), fate, terminal.shown(finding.detail))
     bad = Text("yes", "red")
     table.add_row("invented role", bad if report.invented else Text("no", "green"), "is accepted")
     table.add_row("empty system", Text(report.empty_system), "")
@@ -90,9 +91,8 @@ def show(report: Audit, console: Console, *, as_json: bool) -> None:
     if report.steered:
         table.add_row("control tokens in text", Text("refused"), terminal.shown(report.steered[0]))
     for alike in report.alike:
-        table.add_row(
-            f"{alike.first} or {alike.second}", Text("same text", "bold red"), alike.where
-        )
+        pair = terminal.shown(f"{alike.first} or {alike.second}")
+        table.add_row(pair, Text("same text", "bold red"), terminal.shown(alike.where))
     verdict = Text("Something is lost. ringfence renders it visibly elsewhere, or refuses.", "bold")
     title = terminal.shown(report.name, terminal.COMMITTED)
     console.print(Group(title, table, verdict if report.lost else Text("Nothing is lost.")))

@@ -5,7 +5,6 @@ What survives which crash is the business of `ringfence.generation`.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections import Counter
@@ -16,6 +15,7 @@ from typing import Any
 
 from ringfence.commandline import terminal
 from ringfence.commandline.failures import say
+from ringfence.commandline.identity import described
 from ringfence.commandline.progress import Progress
 from ringfence.commandline.workplace import Workplace, opened
 from ringfence.configuration import Settings
@@ -23,7 +23,6 @@ from ringfence.decoding import complete
 from ringfence.errors import BudgetError, InputError
 from ringfence.events import Reply
 from ringfence.generation import Ledger, Line, Prompt, generate, manifest, read_prompts
-from ringfence.principle import Principle
 
 
 class Batch:
@@ -57,25 +56,13 @@ class Batch:
         self.settings = settings
         self.prompts = read_prompts(prompts, limit)
         self._cost = cost
-        principle = Principle.load(name).model_dump(mode="json") if name else None
-        described: dict[str, Any] = {
-            "engine": settings.engine,
-            "tokenizer": settings.tokenizer,
-            "adapter": settings.adapter,
-            "rings_strength": settings.rings_strength,
-            **({"judge": settings.judge} if settings.judge else {}),
-            "decoder": settings.chosen_decoder(),
-            "principle": principle,
-            "embedder": settings.embedder,
-            "cost": cost,
-            **_template(settings),
-            **settings.options.model_dump(mode="json"),
-        }
         if out.is_dir():
             raise InputError(f"--out {out}: is a folder; name a file")
         if out.resolve() == prompts.resolve():
             raise InputError(f"--out {out}: is the file of the prompts; name another")
-        self.ledger = Ledger(out, manifest(self.prompts, described))
+        self._out = out
+        made = described(settings, trained=True) | {"cost": cost}
+        self.ledger = Ledger(out, manifest(self.prompts, made))
         self.finished = 0
 
     async def run(self, *, resume: bool, force: bool) -> dict[str, Any]:
@@ -91,20 +78,21 @@ class Batch:
             self.finished = len(done)
             if done:
                 say(f"{len(done)} of {len(self.prompts)} lines are there already")
-            try:
-                if not self.ledger.complete:
-                    async with opened(self.settings) as place:
-                        await self._work(place, done, reasons)
-            except BaseException:
-                if not self.finished:
-                    self.ledger.discard()  # a run without a line is in nobody's way
-                raise
+            if not self.ledger.complete:
+                async with opened(self.settings) as place:
+                    await self._work(place, done, reasons)
         return {
             "lines": len(self.prompts),
             "made_now": sum(reasons.values()),
+            "reasons": self._reasons(),
             "reasons_now": dict(sorted(reasons.items())),
             "seconds": round(time.monotonic() - started, 3),
         }
+
+    def _reasons(self) -> dict[str, int]:
+        """How the lines of the output ended, those of earlier parts of the run among them."""
+        with self._out.open("rb") as lines:
+            return dict(sorted(Counter(json.loads(line)["reason"] for line in lines).items()))
 
     async def _work(self, place: Workplace, done: set[str], reasons: Counter[str]) -> None:
         """Make the lines that are not done, and count how they ended."""
@@ -159,28 +147,8 @@ def told(summary: dict[str, Any], out: Path, *, as_json: bool) -> None:
     if as_json:
         terminal.emit(json.dumps({**summary, "out": str(out)}))
         return
+    reasons = ", ".join(f"{count} {name}" for name, count in summary["reasons"].items())
     if not summary["made_now"]:
-        say(f"{out}: all {summary['lines']} lines were there already")
+        say(f"{out}: all {summary['lines']} lines were there already ({reasons})")
         return
-    reasons = ", ".join(f"{count} {name}" for name, count in summary["reasons_now"].items())
     say(f"{out}: {summary['lines']} lines ({reasons}) in {summary['seconds']:.1f} s")
-
-
-def _template(settings: Settings) -> dict[str, Any]:
-    """The chat template of one's own, by its text, and variables for it; empty without any.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    told: dict[str, Any] = {}
-    if settings.chat_template is not None:
-        try:
-            text = Path(settings.chat_template).expanduser().read_bytes()
-        except OSError as error:
-            raise InputError(
-                f"chat_template: {settings.chat_template} cannot be read: {error}"
-            ) from None
-        told["chat_template"] = hashlib.sha256(text).hexdigest()
-    if settings.template_options:
-        told["template_options"] = settings.template_options
-    return told

@@ -231,7 +231,7 @@ async def chat(place: Workplace, console: Console, *, as_json: bool) -> None:
     Raises:
         KeyboardInterrupt: Ctrl-C between replies, where nobody sits at a terminal.
     """
-    lines = StdinLines()
+    lines = StdinLines(quiet=as_json)
     conversation = Chat(place, console, as_json=as_json)
     loop, main = asyncio.get_running_loop(), asyncio.current_task()
     assert main is not None

@@ -168,7 +168,7 @@ def _introduction(place: Workplace) -> Panel:
     text = Text()
     text.append("ringfence", terminal.COMMITTED)
     text.append(" judges what a model is about to say, and goes back when the judgement is bad.\n")
-    text.append(f"Engine {place.engine.card.name}; principle ")
+    text.append_text(terminal.shown(f"Engine {place.engine.card.name}; principle "))
     text.append_text(terminal.shown(place.principle.name, terminal.COMMITTED))
     text.append(": ").append_text(terminal.shown(place.principle.summary)).append("\n\n")
     text.append(HONEST, terminal.DIM)

@@ -98,7 +98,7 @@ def planned(
         raise InputError("evaluate needs Inspect: pip install 'ringfence[eval]'")
     from ringfence.evaluation.running import Plan, chosen
 
-    given = {key: value for key, value in options.items() if value not in (None, [], False)}
+    given = {key: value for key, value in options.items() if value is not None and value != []}
     models = chosen(model, [])
     if given and (others := [name for name in models if not is_ours(name)]):
         raise InputError(f"--{next(iter(given))}: means nothing to {others[0]}")

@@ -100,7 +100,8 @@ def show(report: JudgeReport, console: Console, *, as_json: bool) -> None:
     for part in report.parts:
         found = part.auroc
         words = f"{found.estimate:.2f} ({found.low:.2f} to {found.high:.2f})" if found else "–"
-        parts.add_row(f"{part.by}: {part.value}", str(part.n), str(part.positives), words)
+        what = terminal.shown(f"{part.by}: {part.value}")
+        parts.add_row(what, str(part.n), str(part.positives), words)
     title = terminal.shown(f"{report.judge} on {report.engine}", terminal.COMMITTED)
     verdict = Text("At chance: do not use it.", "bold red") if report.at_chance else Text()
     shown: list[RenderableType] = [title, table, bins, *([parts] if report.parts else []), verdict]

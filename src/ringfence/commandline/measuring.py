@@ -127,6 +127,10 @@ def report(
     from ringfence.commandline import reporting, terminal
 
     with told():
+        if not regrade:
+            _means_nothing("without --regrade", data=data)
+        else:
+            _means_nothing("with --regrade", out=out, samples=samples, table=table or None)
         console = terminal.console()
         if not regrade:
             reporting.report(
@@ -162,6 +166,8 @@ def compare(
     from ringfence.commandline import reporting, terminal
 
     with told():
+        if not regrade:
+            _means_nothing("without --regrade", data=data)
         failed = reporting.compared(
             run_a,
             run_b,
@@ -177,6 +183,15 @@ def compare(
         )
     if failed:
         raise typer.Exit(1)
+
+
+def _means_nothing(where: str, **options: Any) -> None:
+    """Refuse options that would be ignored."""
+    from ringfence.errors import InputError
+
+    for name, value in options.items():
+        if value is not None:
+            raise InputError(f"--{name}: means nothing {where}; leave it out")
 
 
 def export(

@@ -17,6 +17,7 @@ from ringfence.adapters import chosen
 from ringfence.commandline import terminal
 from ringfence.commandline.failures import INTERRUPTED, say
 from ringfence.commandline.progress import Progress
+from ringfence.configuration import at_home
 from ringfence.training.models import weights_hash
 from ringfence.training.pairs import Sampled, pairs
 from ringfence.training.pairs_folder import FORMAT, MANIFEST, Folder
@@ -102,13 +103,13 @@ class Job:
         """What makes the replies these replies, plain data.
 
         Raises:
-            InputError: there is no such adapter.
+            InputError: there is no such adapter, or no such home folder.
             EngineError: the folder of the model or the adapter holds no weights.
         """
         adapter = chosen(self.adapter)
         return {
             "format": FORMAT,
-            "model": _identity(self.model.removeprefix("hf:")),
+            "model": _identity(at_home(self.model).removeprefix("hf:").removeprefix("embedded:")),
             "adapter": None if adapter is None else _identity(str(adapter.path)),
             "samples": self.samples,
             "max_tokens": self.max_tokens,

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -130,16 +131,18 @@ def compared(
     name_a = _model(run_a, model_a, "--model-a", needed=same)
     name_b = _model(run_b, model_b, "--model-b", needed=same)
     ours, theirs = _of(run_a, name_a), _of(run_b, name_b)
+    ungraded: frozenset[tuple[str, str, int]] = frozenset()
     if regrade:
-        ours = _regraded(run_a, ours, data).records
-        theirs = _regraded(run_b, theirs, data).records
-    found = compare(ours, theirs)
+        again = [_regraded(run_a, ours, data), _regraded(run_b, theirs, data)]
+        ours, theirs = (one.records for one in again)
+        ungraded = again[0].ungraded | again[1].ungraded
+    found = compare(ours, theirs, ungraded=ungraded)
     results = [result for gate in gates for result in judged(gate, found)]
     a, b = _sides(run_a, run_b, name_a, name_b)
     if junit_file:
         _write(junit_file, junit(found, results, a, b))
     if sarif_file:
-        log = sarif(found, results, a, b, str(path_b / "records.jsonl"))
+        log = sarif(found, results, a, b, quote((path_b / "records.jsonl").as_posix()))
         _write(sarif_file, json.dumps(log, indent=1) + "\n")
     failed = any(one.holds for one in results)
     if as_json:

@@ -11,17 +11,19 @@ from pydantic import ValidationError
 
 from ringfence.commandline.failures import say
 from ringfence.commandline.judging import admitted
+from ringfence.commandline.terminal import emit
 from ringfence.commandline.workplace import opened
 from ringfence.configuration import Settings
 from ringfence.errors import InputError
 from ringfence.judges import Judge
 from ringfence.yaml_files import explain
 
+# Literals by `repr`, which escapes what is not printable: a remote server names its model itself.
 SNIPPET = """\
     from openai import OpenAI
-    client = OpenAI(base_url="{url}", api_key="{key}")
+    client = OpenAI(base_url={url!r}, api_key={key!r})
     client.chat.completions.create(
-        model="{model}", messages=[{{"role": "user", "content": "Hi"}}]
+        model={model!r}, messages=[{{"role": "user", "content": "Hi"}}]
     )"""
 
 
@@ -81,7 +83,7 @@ async def serve(
             open_to_all = server.api_key is None
             if as_json:
                 told = {"url": url, "model": model, "principles": sorted(judges)}
-                print(json.dumps(told | {"key_required": not open_to_all}), flush=True)
+                emit(json.dumps(told | {"key_required": not open_to_all}))
                 return
             key = "unused" if open_to_all else "YOUR-KEY"
             print(SNIPPET.format(url=url, key=key, model=model), flush=True)

@@ -19,9 +19,14 @@ class StdinLines:
     `sys.stdin` brings the interpreter down with it.
     """
 
-    def __init__(self) -> None:
-        """Nothing is read before it is asked for."""
+    def __init__(self, *, quiet: bool = False) -> None:
+        """Nothing is read before it is asked for.
+
+        Args:
+            quiet: stdout is for programs, and prompts go to stderr.
+        """
         self.interactive = sys.stdin.isatty()
+        self._quiet = quiet
         self._rest = b""
 
     async def next(self, prompt: str) -> str | None:
@@ -49,8 +54,10 @@ class StdinLines:
         # Importing it gives `input` line editing and a history.
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401
+        if self._quiet:
+            print(prompt, end="", file=sys.stderr, flush=True)
         try:
-            return input(prompt)
+            return input("" if self._quiet else prompt)
         except EOFError:
             return None
 

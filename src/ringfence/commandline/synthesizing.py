@@ -19,6 +19,7 @@ from rich.text import Text
 
 from ringfence.commandline import terminal
 from ringfence.commandline.failures import say
+from ringfence.commandline.identity import described
 from ringfence.commandline.progress import Progress
 from ringfence.commandline.workplace import Workplace, opened
 from ringfence.configuration import Settings
@@ -61,7 +62,8 @@ class Run:
         """Name the job; with `settings` an engine writes, too, each reply in `best_of` tries.
 
         Raises:
-            InputError: an unknown recipe, policy or split, or a count below 1.
+            InputError: an unknown recipe, policy or split, a count below 1, or a file of the
+                settings that cannot be read.
         """
         if split not in SPLITS:
             raise InputError(f"--split {split!r}: must be one of {', '.join(SPLITS)}")
@@ -71,7 +73,7 @@ class Run:
             seed=seed,
             policy=load(policy),
             split=split,  # type: ignore[arg-type]
-            engine=_described(settings, best_of) if settings else {},
+            engine=described(settings, trained=False) | {"best_of": best_of} if settings else {},
         )
         self._settings, self._best_of = settings, best_of
         self._folder = Folder(out, self._job.described())
@@ -148,23 +150,6 @@ class _Author:
             return None
 
 
-def _described(settings: Settings, best_of: int) -> dict[str, Any]:
-    return {
-        "engine": settings.engine,
-        "tokenizer": settings.tokenizer,
-        "adapter": settings.adapter,
-        "rings_strength": settings.rings_strength,
-        "chat_template": settings.chat_template,
-        "template_options": settings.template_options,
-        "decoder": settings.chosen_decoder(),
-        "principle": settings.one_principle(),
-        "judge": settings.judge,
-        "embedder": settings.embedder,
-        "best_of": best_of,
-        **settings.options.model_dump(mode="json"),
-    }
-
-
 async def _async(numbers: Iterator[int]) -> AsyncGenerator[int, None]:
     with closing(numbers):  # type: ignore[type-var]
         for number in numbers:
@@ -232,8 +217,8 @@ def preview(
 
 def _drawn(case: Case) -> Text:
     lines = [
-        Text(f"{case.id}  policy {case.policy}  domain {case.domain}", "bold"),
-        Text(f"made of {', '.join(case.families)}", terminal.DIM),
+        terminal.shown(f"{case.id}  policy {case.policy}  domain {case.domain}", Style(bold=True)),
+        terminal.shown(f"made of {', '.join(case.families)}", terminal.DIM),
     ]
     for name, sibling in case.siblings.items():
         lines += [Text(), *_sibling(case, name, sibling)]
@@ -241,7 +226,8 @@ def _drawn(case: Case) -> Text:
 
 
 def _sibling(case: Case, name: str, sibling: Sibling) -> Iterator[Text]:
-    yield Text(f"── {name} ", "bold") + Text(sibling.expected, "italic")
+    head = terminal.shown(f"── {name} ", Style(bold=True))
+    yield head + terminal.shown(sibling.expected, Style(italic=True))
     for turn in sibling.messages:
         yield from _turn(case, turn)
     for stated in sibling.instructions:
@@ -257,7 +243,7 @@ def _sibling(case: Case, name: str, sibling: Sibling) -> Iterator[Text]:
 def _turn(case: Case, turn: Turn) -> Iterator[Text]:
     colour = Style(color=_COLOURS[min(case.rings.index(turn.ring), len(_COLOURS) - 1)])
     head = f"  {turn.ring:<10} {turn.role}" + (f" ({turn.name})" if turn.name else "")
-    yield Text(head, colour + Style(bold=True))
+    yield terminal.shown(head, colour + Style(bold=True))
     text = _with(turn.content, turn.tool_calls)
     bar = Text("  ┃ ", colour)
     for line in terminal.shown_lines(text).split("\n"):

@@ -155,13 +155,17 @@ def _trained(kind: Literal["sft", "dpo"], given: dict[str, Any]) -> None:
 
 
 def _job(kind: Literal["sft", "dpo"], given: dict[str, Any]) -> Any:
+    from ringfence.configuration import at_home
     from ringfence.training.job import Job
     from ringfence.training.recipe import load
 
+    data = tuple(path for item in given["data"] or () for path in item.split(",") if path)
+    for path in (given["model"], *(one.rpartition("=")[2] for one in data)):
+        at_home(path)
     return Job(
         kind=kind,
         model=given["model"],
-        data=tuple(path for item in given["data"] or () for path in item.split(",") if path),
+        data=data,
         out=given["out"] or Path(),
         recipe=load(given["recipe"], full=given["full"]),
         adapter=given["adapter"],

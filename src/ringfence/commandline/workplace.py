@@ -89,6 +89,12 @@ class Workplace:
         return replace(self, decoder=decoder)
 
 
+def takes_packaged(settings: Settings, *, trained: bool) -> bool:
+    """Whether the engine gets the packaged adapter unasked; `trained` as of `opened`."""
+    untold = settings.adapter is None and settings.rings_strength is None
+    return trained and untold and settings.engine == "embedded" and bool(packaged_adapter())
+
+
 @asynccontextmanager
 async def opened(settings: Settings, *, trained: bool = True) -> AsyncIterator[Workplace]:
     """Open the engine and the judge that the settings name; closes them at the end.
@@ -109,8 +115,7 @@ async def opened(settings: Settings, *, trained: bool = True) -> AsyncIterator[W
     embedder = EMBEDDERS[settings.embedder]()
     options = {name: getattr(settings, name) for name in _OF_ENGINES}
     given = {name: value for name, value in options.items() if value is not None}
-    untold = settings.adapter is None and settings.rings_strength is None
-    adapted = trained and untold and settings.engine == "embedded" and bool(packaged_adapter())
+    adapted = takes_packaged(settings, trained=trained)
     if adapted:
         given["adapter"] = PACKAGED
     async with AsyncExitStack() as stack:

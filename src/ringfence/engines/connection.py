@@ -58,12 +58,20 @@ class Connection:
             direct: ignore proxies and keys that the environment names.
             alive: asked before a repetition; False gives up at once.
             rng: draws the jitter.
+
+        Raises:
+            EngineError: a URL, key or number that cannot be used.
         """
         if attempts < 1 or timeout <= 0:
             raise EngineError(f"attempts and timeout must be positive, not {attempts}, {timeout}")
         if key is None and not direct:
             key = os.environ.get("RINGFENCE_API_KEY") or os.environ.get("OPENAI_API_KEY")
         key = (key or "").strip()  # a file's final newline would be an illegal header
+        if not (key.isascii() and key.isprintable()):  # httpx would quote it in its error
+            raise EngineError(
+                "the API key holds control characters or letters outside ASCII, which no header "
+                "can hold. Check RINGFENCE_API_KEY, OPENAI_API_KEY or key."
+            )
         try:
             url = httpx.URL(base_url)
             if url.port is not None and url.port > 65_535:
@@ -76,7 +84,7 @@ class Connection:
                 trust_env=not direct,
             )
         except (httpx.InvalidURL, UnicodeError) as error:
-            raise EngineError(f"{base_url!r} is no usable URL or key: {error}") from error
+            raise EngineError(f"{base_url!r} is no usable URL: {error}") from error
         # Without user name and password, since it goes into error messages.
         self.name = str(url.copy_with(userinfo=b"", fragment=None)).rstrip("/")
         self._timeout = timeout

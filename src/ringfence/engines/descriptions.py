@@ -52,23 +52,38 @@ class Description:
     ids: int | None
 
 
-def describe(path: str | Path) -> Description:
+def describe(path: str | Path, tokenizer: str | Path | None = None) -> Description:
     """Describe a model by a GGUF file, or by a folder with `tokenizer.json`.
+
+    Args:
+        path: the file or the folder.
+        tokenizer: a folder with the `tokenizer.json` of a GGUF file's model, which is read in place
+            of what the file says of it.
 
     Raises:
         EngineError: nothing is there, or it cannot be used; the message says why.
     """
     found = Path(path).expanduser()
-    return _from_folder(found) if found.is_dir() else _from_gguf(found)
+    if not found.is_dir():
+        return _from_gguf(found, tokenizer)
+    if tokenizer is not None:
+        raise EngineError(f"{found} has a tokenizer of its own; tokenizer is for a GGUF file's")
+    return _from_folder(found)
 
 
-def _from_gguf(path: Path) -> Description:
+def _from_gguf(path: Path, folder: str | Path | None) -> Description:
     metadata = read_metadata(path)
+    texts = metadata.get("tokenizer.ggml.tokens")
     try:
-        tokenizer = Vocabulary.from_gguf(metadata)
+        if folder is None:
+            tokenizer = Vocabulary.from_gguf(metadata)
+        else:
+            tokenizer = Vocabulary.from_folder(Path(folder).expanduser())
+        template = _source(metadata.get("tokenizer.chat_template"))
     except EngineError as error:
         raise EngineError(f"{path}: {error}") from error
-    texts = metadata["tokenizer.ggml.tokens"]
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise EngineError(f"{path}: the GGUF file's token list is missing or broken")
     special = {
         role: metadata.get(f"tokenizer.ggml.{role}_token_id") for role in ("bos", "eos", "eot")
     } | {"eom": metadata.get("tokenizer.ggml.eom_token_id")}
@@ -77,15 +92,18 @@ def _from_gguf(path: Path) -> Description:
         id_ = special[role]
         return texts[id_] if isinstance(id_, int) and 0 <= id_ < len(texts) else ""
 
+    if folder is not None:
+        named = {text(role): special[role] for role in special if text(role)}
+        _refuse_other(tokenizer, f"{folder}: its tokenizer", len(texts), named)
     architecture = metadata.get("general.architecture")
     return Description(
         name=path.stem.rsplit(".Q", 1)[0],
         tokenizer=tokenizer,
-        template=metadata.get("tokenizer.chat_template"),
+        template=template,
         bos=text("bos"),
         eos=text("eos"),
         ends=_ends(tokenizer, (special[role] for role in ("eos", "eot", "eom"))),
-        context=metadata.get(f"{architecture}.context_length"),
+        context=_number(metadata.get(f"{architecture}.context_length")),
         ids=len(texts),
     )
 
@@ -104,9 +122,32 @@ def _from_folder(folder: Path) -> Description:
         bos=_text(config.get("bos_token")),
         eos=eos,
         ends=_ends(tokenizer, [*named, tokenizer.control.get(eos)]),
-        context=model.get("max_position_embeddings"),
-        ids=model.get("vocab_size"),
+        context=_number(model.get("max_position_embeddings")),
+        ids=_number(model.get("vocab_size")),
     )
+
+
+def _refuse_other(
+    tokenizer: Vocabulary, what: str, ids: int, named: Mapping[str, int | None]
+) -> None:
+    """Refuse the tokenizer of another model.
+
+    Args:
+        tokenizer: to be used with the model.
+        what: what to call it.
+        ids: how many tokens the model's file has.
+        named: its special tokens.
+    """
+    if tokenizer.highest >= ids:
+        raise EngineError(
+            f"{what} has ids up to {tokenizer.highest}, the GGUF file {ids} tokens. Is it the "
+            "model's?"
+        )
+    for text, id_ in named.items():
+        if tokenizer.control.get(text) != id_:
+            raise EngineError(
+                f"{what} has no {text!r} as {id_}, which the GGUF file has. Is it the model's?"
+            )
 
 
 def _ends(tokenizer: Vocabulary, named: Iterable[int | None]) -> frozenset[int]:
@@ -123,7 +164,7 @@ def _settings(path: Path) -> dict[str, Any]:
         return {}
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise EngineError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(settings, dict):
         raise EngineError(f"{path} holds no JSON object")
@@ -133,11 +174,38 @@ def _settings(path: Path) -> dict[str, Any]:
 def _template(folder: Path, config: Mapping[str, Any]) -> str | None:
     file = folder / "chat_template.jinja"
     if file.exists():
-        return file.read_text(encoding="utf-8")
-    template = config.get("chat_template")
-    if isinstance(template, list):  # several by name: [{"name": …, "template": …}]
-        return {entry["name"]: entry["template"] for entry in template}.get("default")
-    return template
+        try:
+            return file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise EngineError(f"{file} cannot be read: {error}") from error
+    try:
+        return _source(config.get("chat_template"))
+    except EngineError as error:
+        raise EngineError(f"{folder}/tokenizer_config.json: {error}") from error
+
+
+def _source(template: Any) -> str | None:
+    """A template's source: text, or the default of several by name.
+
+    Raises:
+        EngineError: it is something else.
+    """
+    if template is None or isinstance(template, str):
+        return template
+    named: dict[str, str] = {}
+    for entry in template if isinstance(template, list) else [None]:
+        match entry:
+            case {"name": str(name), "template": str(source)}:
+                named[name] = source
+            case _:
+                raise EngineError(
+                    "chat_template is neither text nor a list of objects with name and template"
+                )
+    return named.get("default")
+
+
+def _number(value: Any) -> int | None:
+    return value if isinstance(value, int) else None
 
 
 def _text(token: Any) -> str:

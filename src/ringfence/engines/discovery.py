@@ -103,7 +103,10 @@ def _card(
     slots: int | None,
 ) -> EngineCard:
     meta = served.get("meta") or {}
-    window = context or served.get("max_model_len") or meta.get("n_ctx") or description.context
+    # llama.cpp shares its context among slots, and says under `meta` what there is in all.
+    slot = props.get("default_generation_settings") or {}
+    window = context or served.get("max_model_len") or slot.get("n_ctx") or meta.get("n_ctx")
+    window = window or description.context
     if not isinstance(window, int) or window < 1:
         raise EngineError(f"{connection.name} does not tell its context; pass context=TOKENS")
     slots = slots or props.get("total_slots") or _DEFAULT_SLOTS

@@ -79,6 +79,7 @@ class EmbeddedEngine:
         requantise: bool = True,
         adapter: str | Path | None = None,
         rings_strength: float | None = None,
+        tokenizer: str | Path | None = None,
         chat_template: str | Path | None = None,
         template_options: Mapping[str, Value] | None = None,
     ) -> EmbeddedEngine:
@@ -94,6 +95,8 @@ class EmbeddedEngine:
                 that ships with the packaged model; `none`.
             rings_strength: scales the adapter, 0 to 2; None is 1, and 0 is the base model exactly.
                 Without an adapter it scales the packaged one of the packaged model.
+            tokenizer: a folder with the model's `tokenizer.json`, for a GGUF file whose own
+                tokenizer is of a kind that is not read from GGUF.
             chat_template: a file with another chat template than the model's own.
             template_options: variables for the chat template, such as `enable_thinking`.
 
@@ -109,7 +112,7 @@ class EmbeddedEngine:
             raise EngineError("slots, cells and threads must be at least 1")
         wanted = chosen(adapter, rings_strength, packaged=weights is None)
         path = packaged_model() if weights is None else Path(weights).expanduser().resolve()
-        description = await asyncio.to_thread(describe, path)
+        description = await asyncio.to_thread(describe, path, tokenizer)
         description = with_template(description, chat_template, template_options)
         model = await asyncio.to_thread(requantised, path) if requantise else path
         lora = await asyncio.to_thread(gguf_adapter, wanted, path, description) if wanted else None

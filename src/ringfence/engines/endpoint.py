@@ -95,8 +95,15 @@ class EndpointEngine:
         Raises:
             EngineError: unreachable, ambiguous, or something is missing; says the way out.
         """
-        base, model = urldefrag(url)
-        if urlsplit(base).path in ("", "/"):
+        try:
+            base, model = urldefrag(url)
+            path = urlsplit(base).path
+        except ValueError:
+            # Neither the address nor what is wrong with it is quoted: both may hold a password.
+            raise EngineError(
+                "the server's address is no usable URL; one looks like http://HOST:PORT/v1"
+            ) from None
+        if path in ("", "/"):
             base = base.rstrip("/") + "/v1"
         connection = Connection(base, key=key, timeout=timeout, attempts=attempts, backoff=backoff)
         try:

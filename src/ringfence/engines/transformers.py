@@ -83,6 +83,7 @@ class TransformersEngine:
         cache_tokens: int = 32_768,
         adapter: str | Path | None = None,
         rings_strength: float | None = None,
+        tokenizer: str | Path | None = None,
         chat_template: str | Path | None = None,
         template_options: Mapping[str, Value] | None = None,
     ) -> TransformersEngine:
@@ -98,6 +99,8 @@ class TransformersEngine:
             cache_tokens: most tokens to keep cached keys and values of between calls.
             adapter: a folder with a LoRA adapter as PEFT saves it, a ring signal, or both.
             rings_strength: scales the adapter, 0 to 2; None is 1, and 0 is the base model exactly.
+            tokenizer: a folder with the model's `tokenizer.json`, for a GGUF file whose own
+                tokenizer is of a kind that is not read from GGUF.
             chat_template: a file with another chat template than the model's own.
             template_options: variables for the chat template, such as `enable_thinking`.
 
@@ -113,7 +116,8 @@ class TransformersEngine:
         wanted = chosen(adapter, rings_strength)
         torch = import_library("torch")
         found = find_weights(path)
-        description = with_template(describe(found), chat_template, template_options)
+        description = describe(found, tokenizer)
+        description = with_template(description, chat_template, template_options)
         device = device or str(torch.accelerator.current_accelerator() or "cpu")
         model = load_model(found, device, dtype or ("float32" if device == "cpu" else "auto"))
         empty_cache(model.config)  # refuses a model that cannot rewind before it is used

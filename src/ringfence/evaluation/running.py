@@ -103,9 +103,9 @@ def _check_model(model: str, seeds: int) -> None:
         name = parse(model)
         if "seed" in name.named and seeds > 1:
             raise InputError(f"--model {model}: gives a seed, and --seeds counts them: drop one")
-        kind, _, path = name.engine.partition(":")
-        if kind == "embedded" and path and not Path(path).expanduser().is_file():
-            raise InputError(f"--model {model}: there is no file {path}")
+        for one in (name, name.judge):
+            if one is not None and (missing := _missing(one)):
+                raise InputError(f"--model {model}: there is no {missing}")
         if principle := name.settings.one_principle():
             try:
                 Principle.load(principle)
@@ -116,6 +116,18 @@ def _check_model(model: str, seeds: int) -> None:
             f"--model {model}: must be embedded, embedded:PATH.gguf, hf:PATH, http://HOST/v1#MODEL "
             "or a model of Inspect, such as openai-api/PROVIDER/MODEL"
         )
+
+
+def _missing(name: ModelName) -> str:
+    """A file or folder of a name that is not there; empty where all are."""
+    kind, _, path = name.engine.partition(":")
+    given = ((option, name.opening.get(option)) for option in ("tokenizer", "chat_template"))
+    wanted = {f"{option} {one}": str(one) for option, one in given if one}
+    # What has the form of a name of the hub is looked for there.
+    if (kind == "embedded" and path) or (kind == "hf" and path.startswith(("/", ".", "~"))):
+        wanted[f"file {path}" if kind == "embedded" else f"model {path}"] = path
+    there = {words: os.path.exists(os.path.expanduser(one)) for words, one in wanted.items()}
+    return next((words for words, found in there.items() if not found), "")
 
 
 @contextlib.contextmanager

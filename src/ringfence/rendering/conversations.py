@@ -199,9 +199,24 @@ def _placed(
     raise RenderingError(min(failures, key=lambda failure: failure[0])[1])
 
 
+# What Unicode calls white space, as the tokenizers library does; Python's `strip` takes more.
+_WHITE = "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008"
+_WHITE += "\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
+
+
+@dataclass(slots=True)
+class _Run:
+    """A control token of the template, or plain text of one writer, before it becomes tokens."""
+
+    text: str
+    message: int | None
+    ring: int
+    control: bool = False
+
+
 @dataclass(slots=True)
 class _Writer:
-    """Turns followed text into tokens, spans and replies."""
+    """Turns followed text into runs, and these into tokens, spans and replies."""
 
     card: EngineCard
     conversation: Conversation
@@ -210,6 +225,8 @@ class _Writer:
     header: str
     tokens: list[int] = field(default_factory=list)
     spans: list[Span] = field(default_factory=list)
+    _runs: list[_Run] = field(default_factory=list)
+    # Of every reply, the number of the run behind it, and of its first.
     _ends: dict[int, int] = field(default_factory=dict)
     _starts: dict[int, int] = field(default_factory=dict)
 
@@ -224,21 +241,22 @@ class _Writer:
                 if writer.kind == "wrapper":
                     self._scaffold(text)
                 else:
-                    self._add(self.card.tokenizer.encode(text), writer.message, writer.ring)
+                    self._runs.append(_Run(text, writer.message, writer.ring))
                 ended = replies[place] if last[replies[place]] == place else None
                 continue
             if ended is not None:
                 end = self._turn_end(text)
                 self._scaffold(text[:end])
-                self._ends[ended] = len(self.tokens)
+                self._ends[ended] = len(self._runs)
                 text = text[end:]
             coming = replies[place + 1] if place + 1 < len(replies) else None
             if coming is not None and coming not in self._starts:
                 begin = self._header_end(text)
                 self._scaffold(text[:begin])
-                self._starts[coming] = len(self.tokens)
+                self._starts[coming] = len(self._runs)
                 text = text[begin:]
             self._scaffold(text)
+        places = self._encoded()
         return Rendering(
             tokens=self._ringed(),
             spans=tuple(self.spans),
@@ -246,7 +264,7 @@ class _Writer:
             text=self.marks.plain("".join(text for _, text in order)),
             notes=notes,
             replies=tuple(
-                Reply(message=message, start=start, stop=self._ends[message])
+                Reply(message=message, start=places[start], stop=places[self._ends[message]])
                 for message, start in sorted(self._starts.items())
             ),
         )
@@ -283,14 +301,40 @@ class _Writer:
 
     def _scaffold(self, text: str) -> None:
         """The template's own text; control tokens in it are such, except where a guard stands."""
-        tokens: list[int] = []
         ids = self.card.tokenizer.control
         for part in self.marks.control.split(text):
             if part in ids:
-                tokens.append(ids[part])
+                self._runs.append(_Run(part, None, SCAFFOLD, control=True))
             elif plain := self.marks.plain(part):
-                tokens.extend(self.card.tokenizer.encode(plain))
-        self._add(tokens, None, SCAFFOLD)
+                self._runs.append(_Run(plain, None, SCAFFOLD))
+
+    def _encoded(self) -> list[int]:
+        """Make the tokens; returns how many stand before each run, and behind the last."""
+        self._strip()
+        tokenizer, places = self.card.tokenizer, [0]
+        for run in self._runs:
+            tokens = (tokenizer.control[run.text],) if run.control else tokenizer.encode(run.text)
+            self._add(tokens, run.message, run.ring)
+            places.append(len(self.tokens))
+        return places
+
+    def _strip(self) -> None:
+        """Take away the white space beside control tokens that do so, whoever wrote it.
+
+        The model's own tokenizer does, so a model has never seen it there.
+        """
+        left, right = self.card.tokenizer.strips
+        for runs, texts, strip in (
+            (self._runs, right, str.lstrip),
+            (self._runs[::-1], left, str.rstrip),
+        ):
+            beside = False
+            for run in runs if texts else ():
+                if run.control:
+                    beside = run.text in texts
+                elif beside:
+                    run.text = strip(run.text, _WHITE)
+                    beside = not run.text
 
     def _add(self, tokens: Sequence[int], message: int | None, ring: int) -> None:
         if not tokens:

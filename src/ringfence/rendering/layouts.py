@@ -77,6 +77,8 @@ class Layout:
     Attributes:
         pieces: numbered by their position.
         notes: what was placed elsewhere, for people.
+        ids: of calls, by message and place, that differ from the conversation's; the id of the call
+            that a result answers is at place -1.
     """
 
     plan: Plan
@@ -88,6 +90,7 @@ class Layout:
     turns: list[Turn] = field(default_factory=list)
     _strings: dict[tuple[int | None, str], int] = field(default_factory=dict)
     names: dict[tuple[int, str], int] = field(default_factory=dict)
+    ids: dict[tuple[int, int], str] = field(default_factory=dict)
 
     def messages(self, dress: Dress) -> list[dict[str, Any]]:
         """What the template gets; `dress` gives the text of a piece by its number."""
@@ -122,11 +125,12 @@ class Layout:
                         "arguments": self._arguments(number, call.arguments, call.parsed, dress),
                     },
                 }
-                | ({"id": call.id} if call.id else {})
-                for call in source.tool_calls
+                | ({"id": id_} if (id_ := self.ids.get((number, place), call.id)) else {})
+                for place, call in enumerate(source.tool_calls)
             ]
-        if source.tool_call_id and turn.role == source.role:
-            made["tool_call_id"] = source.tool_call_id
+        answered = self.ids.get((number, -1), source.tool_call_id)
+        if answered and turn.role == source.role:
+            made["tool_call_id"] = answered
         if source.name and turn.role == source.role:
             made["name"] = dress(self.names[number, source.name])
         return made

@@ -8,6 +8,7 @@ wherever it goes, and its place in time.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,7 +16,7 @@ from typing import Any
 
 from ringfence.rendering import tool_text
 from ringfence.rendering.layouts import BROKEN, SCHEMA, Kind, Layout, Piece, Turn
-from ringfence.rendering.plans import Plan
+from ringfence.rendering.plans import NINE, Plan
 from ringfence.rendering.traits import Traits
 from ringfence.rings import Conversation, Message
 
@@ -41,6 +42,8 @@ def layout(
         for number, message in enumerate(conversation.messages):
             made.turns.append(_turn(made, number, message))
         _add_definitions(made)
+    if plan.new_ids:
+        _give_ids(made)
     if plan.developer:
         made.turns = list(_developers_merged(made))
     if plan.system != "keep":
@@ -62,6 +65,35 @@ def _add_definitions(made: Layout) -> None:
     dotted = {name for name in names if "." in name}
     kept = {t: k for t, k in strings.items() if t not in SCHEMA and t not in dotted}
     made.add_strings(None, made.conversation.tools_ring.level, kept)
+
+
+def _give_ids(made: Layout) -> None:
+    """Ids of nine letters and digits: of every call, and the same of its result.
+
+    A result without an id answers the first call that no result has answered yet.
+    """
+    made.notes.append(
+        "tools: the template does not take the ids of these calls; they were given others"
+    )
+    messages = made.conversation.messages
+    said = {call.id for message in messages for call in message.tool_calls}
+    said |= {message.tool_call_id for message in messages}
+    free = (id_ for n in itertools.count(1) if (id_ := f"call{n:05d}") not in said)
+    given = {id_: id_ for id_ in said if NINE.fullmatch(id_)}
+
+    def new(id_: str) -> str:
+        return (given.get(id_) or given.setdefault(id_, next(free))) if id_ else next(free)
+
+    waiting: dict[str, None] = {}
+    for number, message in enumerate(messages):
+        for place, call in enumerate(message.tool_calls):
+            made.ids[number, place] = new(call.id)
+            waiting[made.ids[number, place]] = None
+        if message.role == "tool":
+            said_none = waiting and not message.tool_call_id
+            answered = next(iter(waiting)) if said_none else new(message.tool_call_id)
+            made.ids[number, -1] = answered
+            waiting.pop(answered, None)
 
 
 def _place_tools_as_text(made: Layout) -> None:

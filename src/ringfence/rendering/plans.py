@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from ringfence.rendering.traits import Traits
 from ringfence.rings import Conversation
 
+# Ids of calls as Mistral's templates want them.
+NINE = re.compile("[A-Za-z0-9]{9}")
 _System = Literal["keep", "middle", "all"]
 
 
@@ -22,6 +25,7 @@ class Plan:
         join: join neighbours of one role.
         arguments_as_text: pass a call's arguments as text instead of as an object.
         no_content: pass None where a message that calls tools has no text.
+        new_ids: give calls and results ids of nine letters and digits.
         tools_as_text: write tool definitions, calls and results into the text of messages.
     """
 
@@ -30,6 +34,7 @@ class Plan:
     join: bool = False
     arguments_as_text: bool = False
     no_content: bool = False
+    new_ids: bool = False
     tools_as_text: bool = False
 
     @property
@@ -43,6 +48,7 @@ class Plan:
             + 4 * (self.developer + self.join)
             + 2 * self.arguments_as_text
             + self.no_content
+            + self.new_ids
         )
 
 
@@ -54,11 +60,12 @@ def plans(conversation: Conversation, traits: Traits) -> list[Plan]:
     roles = [message.role for message in conversation.messages]
     calls = [message for message in conversation.messages if message.tool_calls]
     made = [
-        replace(plan, arguments_as_text=arguments, no_content=no_content)
-        for plan, arguments, no_content in itertools.product(
+        replace(plan, arguments_as_text=arguments, no_content=no_content, new_ids=new_ids)
+        for plan, arguments, no_content, new_ids in itertools.product(
             _placings(roles, traits),
             _ways(any(call.parsed is not None for m in calls for call in m.tool_calls)),
             _ways(any(not message.content.strip() for message in calls)),
+            _ways(not all(map(NINE.fullmatch, _ids(conversation)))),
         )
     ]
     if not traits.tools and (conversation.tools or calls or "tool" in roles):
@@ -66,6 +73,13 @@ def plans(conversation: Conversation, traits: Traits) -> list[Plan]:
         told = ["system", *told] if conversation.tools else told
         made += [replace(plan, tools_as_text=True) for plan in _placings(told, traits)]
     return sorted(made, key=lambda plan: plan.cost)
+
+
+def _ids(conversation: Conversation) -> list[str]:
+    """Ids of calls, and of the calls that results answer; empty where there is none."""
+    messages = conversation.messages
+    made = [call.id for message in messages for call in message.tool_calls]
+    return made + [message.tool_call_id for message in messages if message.role == "tool"]
 
 
 def _placings(roles: list[str], traits: Traits) -> list[Plan]:

@@ -74,18 +74,18 @@ def trace(layout: Layout, marks: Marks, run: Runner) -> Order:
     _check(order, layout.pieces)
     plain = marks.plain(run(layout, lambda index: marks.guarded(texts[index])))
     if _text(order, marks) == plain:
-        return _noted(order, layout)
+        return _noted(order, layout, texts)
     words = ["x"] * len(texts)
     trims = _trims(marked(words), marked(words, around=True))
     trimmed = [trims.get(index, _Trim()).of(text) for index, text in enumerate(texts)]
     order = marked(trimmed)
     if _text(order, marks) == plain:
-        return _noted(order, layout)
-    # Templates often leave out what is blank. Marked, every piece was there and in its place, so
-    # that nothing but the blank is missing now.
+        return _noted(order, layout, trimmed)
+    # Templates often leave out what is blank, and may leave out something else for its sake.
     order = marked(trimmed, blanks=False)
     if _text(order, marks) == plain:
-        return _noted(order, layout)
+        _check(order, layout.pieces, blanks=False)
+        return _noted(order, layout, trimmed)
     raise Unfit(
         "messages: the chat template rewrites message text in a way that cannot be followed token "
         "by token. Render with another template (a template file), or report this one."
@@ -96,19 +96,25 @@ def _text(order: Order, marks: Marks) -> str:
     return marks.plain("".join(part for _, part in order))
 
 
-def _noted(order: Order, layout: Layout) -> Order:
-    """Notes of what the template leaves out on purpose.
+def _noted(order: Order, layout: Layout, texts: Sequence[str]) -> Order:
+    """Notes of what the template leaves out on purpose, and of what it makes of `texts`.
 
     Raises:
         Unfit: what we write around tools is not what we wrote.
     """
+    rewritten: dict[int | None, None] = {}
     for index, text in order:
-        piece = None if index is None else layout.pieces[index]
-        if piece is not None and piece.kind == "wrapper" and piece.text != text:
+        if index is None:
+            continue
+        piece = layout.pieces[index]
+        if piece.kind == "wrapper" and piece.text != text:
             raise Unfit(
                 "messages: the chat template rewrites what stands around tool calls and results. "
                 "Render with another template."
             )
+        if piece.kind in ("content", "reasoning") and text != texts[index]:
+            rewritten[piece.message] = None
+    layout.notes += [f"messages[{n}]: the template rewrites this message" for n in rewritten]
     seen = {index for index, _ in order}
     left_out = 0
     for index, piece in enumerate(layout.pieces):
@@ -126,12 +132,18 @@ def _noted(order: Order, layout: Layout) -> Order:
     return order
 
 
-def _check(order: Order, pieces: Sequence[Piece]) -> None:
-    """Every piece where its kind wants it."""
+def _check(order: Order, pieces: Sequence[Piece], *, blanks: bool = True) -> None:
+    """Every piece where its kind wants it; blank ones only with `blanks`.
+
+    Raises:
+        Unfit: one is missing, repeated or elsewhere.
+    """
     seen = [index for index, _ in order if index is not None]
     present = set(seen)
     for index, piece in enumerate(pieces):
         if index in present or piece.kind not in _NEEDED:
+            continue
+        if not blanks and not piece.text.strip():
             continue
         if piece.kind == "tool":
             raise Unfit(

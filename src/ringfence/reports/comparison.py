@@ -6,7 +6,7 @@ compared by its rates over the clusters that both answered. Knows nothing of fil
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ringfence.errors import InputError
@@ -64,7 +64,7 @@ class Comparison:
         undecided: items that both answered and only one side has a value of.
         asked: items that A or B has a value of; of figures the items of such clusters.
         left_out: of these the ones that do not count, because the other side has no reply or value,
-            or was asked something else.
+            or was asked something else, or because they could not be graded again.
         changes: items that differ, in order.
     """
 
@@ -112,8 +112,12 @@ def compare(
     ours: Iterable[Record],
     theirs: Iterable[Record],
     catalogue: Mapping[str, Suite] | None = None,
+    ungraded: Collection[tuple[str, str, int]] = (),
 ) -> tuple[Comparison, ...]:
     """B (`theirs`) against A (`ours`), each the records of one model, metric by metric.
+
+    Suite, item and seed in `ungraded` do not count, and are told as left out: the outcomes of their
+    records are of other graders.
 
     Raises:
         InputError: they share no item.
@@ -122,7 +126,8 @@ def compare(
     found: list[Comparison] = []
     for name in [suite for suite in first if suite in second]:
         suite = suite_of(name, [*first[name], *second[name]], catalogue)
-        sides = _Sides.of(suite, first[name], second[name])
+        other = {(item, seed) for where, item, seed in ungraded if where == name}
+        sides = _Sides.of(suite, first[name], second[name], other)
         if sides is not None:
             found += [one for m in metrics_of(suite) if (one := _compared(suite, m, sides))]
     if not found:
@@ -143,7 +148,7 @@ class _Sides:
 
     Attributes:
         clusters: item and seed, of either side → cluster.
-        shared: items with seeds that both answered and were asked in the same words.
+        shared: items with seeds that both answered and were asked in the same words, graded alike.
         seen: of A and B, all of it; `paired`: what was seen of the shared items alone.
     """
 
@@ -153,7 +158,13 @@ class _Sides:
     paired: tuple[Seen, Seen]
 
     @classmethod
-    def of(cls, suite: Suite, ours: Sequence[Record], theirs: Sequence[Record]) -> _Sides | None:
+    def of(
+        cls,
+        suite: Suite,
+        ours: Sequence[Record],
+        theirs: Sequence[Record],
+        ungraded: Collection[Key],
+    ) -> _Sides | None:
         """None where no item was put to both."""
         keys = [{(one.item, one.seed) for one in side} for side in (ours, theirs)]
         if not keys[0] & keys[1]:
@@ -166,7 +177,8 @@ class _Sides:
         shared = frozenset(
             key
             for key in first.keys() & second.keys()
-            if first[key] == second[key] or not (first[key] and second[key])
+            if key not in ungraded
+            and (first[key] == second[key] or not (first[key] and second[key]))
         )
 
         def common(side: Sequence[Record]) -> Seen:

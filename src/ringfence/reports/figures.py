@@ -300,7 +300,12 @@ def _fullest(panels: Sequence[Axes]) -> Axes:
 
 
 def _names(report: Report) -> dict[str, str]:
-    return {model: _cut(name) for model, name in short_names(report.models).items()}
+    names = {model: _cut(name) for model, name in short_names(report.models).items()}
+    alike = list(names.values())
+    return {
+        model: name if alike.count(name) == 1 else f"{name} #{number}"
+        for number, (model, name) in enumerate(names.items(), 1)
+    }
 
 
 def _cut(text: str) -> str:

@@ -12,6 +12,11 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+# Of other categories, and drawn as nothing all the same: Unicode's Default_Ignorable_Code_Point,
+# but for U+FE0F, which stands behind emoji.
+_IGNORABLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0e\uffa0\U000e0100-\U000e01ef]"
+)
 _PLAIN = re.compile(r"[ -~\n\t]*\Z")
 
 
@@ -27,10 +32,7 @@ def shown(text: object, most: int = 100_000) -> str:
 
 def attribute(text: object) -> str:
     """Text as the value of an attribute in double quotes, on one line."""
-    visible = "".join(
-        sign if sign == " " or unicodedata.category(sign) not in _HIDDEN else " "
-        for sign in str(text)
-    )
+    visible = "".join(sign if sign == " " or not _hidden(sign) else " " for sign in str(text))
     return html.escape(visible)
 
 
@@ -59,8 +61,12 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], caption: str = ""
 
 
 def _sign(sign: str) -> str:
-    if sign in "\n\t" or unicodedata.category(sign) not in _HIDDEN:
+    if sign in "\n\t" or not _hidden(sign):
         return html.escape(sign)
     code = ord(sign)
     name = f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
     return f'<span class="hidden">{name}</span>'
+
+
+def _hidden(sign: str) -> bool:
+    return unicodedata.category(sign) in _HIDDEN or _IGNORABLE.match(sign) is not None

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from ringfence.errors import InputError
@@ -32,11 +33,13 @@ def merged(runs: Sequence[Run]) -> tuple[Record, ...]:
     """Records of several runs.
 
     A model that several hold is one where they measured it on different suites, with the same
-    weights and options by their manifests; else it gets the folder's name put to its own.
+    weights and options by their manifests; else it gets the folder's name put to its own. Models
+    of a run come in the order of its manifest.
 
     Raises:
-        InputError: none has a record.
+        InputError: none has a record; a folder is named twice.
     """
+    _check_distinct(runs)
     names = Counter(run.path.name for run in runs)
     apart = {model for model in _models(runs) if not _one(model, runs)}
     records: list[Record] = []
@@ -44,11 +47,28 @@ def merged(runs: Sequence[Run]) -> tuple[Record, ...]:
         where = str(run.path) if names[run.path.name] > 1 else run.path.name
         records += [
             replace(record, model=f"{record.model} @ {where}") if record.model in apart else record
-            for record in run.records
+            for record in _in_order(run)
         ]
     if not records:
         raise InputError(f"{', '.join(str(run.path) for run in runs)}: no finished sample yet")
     return tuple(records)
+
+
+def _check_distinct(runs: Sequence[Run]) -> None:
+    known: set[Path] = set()
+    for run in runs:
+        if run.path.resolve() in known:
+            raise InputError(f"{run.path}: is named twice, and its samples would count twice")
+        known.add(run.path.resolve())
+
+
+def _in_order(run: Run) -> list[Record]:
+    """By models as the user named them: the others are compared with the first."""
+    told = run.manifest.get("models")
+    named = told if isinstance(told, list) else []
+    return sorted(
+        run.records, key=lambda one: named.index(one.model) if one.model in named else len(named)
+    )
 
 
 def _models(runs: Sequence[Run]) -> set[str]:

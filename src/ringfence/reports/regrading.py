@@ -36,13 +36,15 @@ class Regraded:
         replies: graded again.
         left_out: reason → how many were not.
         differing: outcomes, in order of the records.
-        records: those that were graded again, with what the graders say now.
+        records: all of them; those that were graded again with what the graders say now.
+        ungraded: suite, item and seed of the others.
     """
 
     replies: int
     left_out: Mapping[str, int]
     differing: tuple[Differing, ...]
     records: tuple[Record, ...] = ()
+    ungraded: frozenset[tuple[str, str, int]] = frozenset()
 
     def to_json(self) -> dict[str, Any]:
         """For programs: what was found, without the records."""
@@ -75,7 +77,8 @@ def regraded(
     items: dict[str, _Items] = {}
     left: dict[str, int] = {}
     found: list[Differing] = []
-    again: list[Record] = []
+    whole: list[Record] = []
+    ungraded: set[tuple[str, str, int]] = set()
     for record in records:
         item = None
         reason = _unfit(record, known)
@@ -86,9 +89,11 @@ def regraded(
             reason = _other(record, item)
         if reason or item is None:
             left[reason] = left.get(reason, 0) + 1
+            whole.append(record)
+            ungraded.add((record.suite, record.item, record.seed))
             continue
         now = known[record.suite].grade(item.grading, record.reply, record.reason)
-        again.append(replace(record, outcomes=now))
+        whole.append(replace(record, outcomes=now))
         for metric in [*record.outcomes, *(name for name in now if name not in record.outcomes)]:
             if record.outcomes.get(metric) is not now.get(metric):
                 found.append(
@@ -102,10 +107,16 @@ def regraded(
                         now=now.get(metric),
                     )
                 )
-    if not again:
+    if not (replies := len(whole) - sum(left.values())):
         reasons = "; ".join(f"{reason}: {count}" for reason, count in left.items())
         raise InputError(f"--regrade: no reply could be graded again ({reasons or 'no records'})")
-    return Regraded(replies=len(again), left_out=left, differing=tuple(found), records=tuple(again))
+    return Regraded(
+        replies=replies,
+        left_out=left,
+        differing=tuple(found),
+        records=tuple(whole),
+        ungraded=frozenset(ungraded),
+    )
 
 
 class _Items:

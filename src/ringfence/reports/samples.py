@@ -1,4 +1,4 @@
-"""Replies that a report shows: those that failed or never came. Knows nothing of HTML."""
+"""Replies that a report shows: those that failed or never came, as many as there is room for."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ringfence.records import Record
+from ringfence.reports.markup import shown
 from ringfence.reports.observations import good, metrics_of
 from ringfence.suites import Metric, Suite
 
@@ -52,15 +53,19 @@ class Room:
         """Whether the record still fits; if so its characters are gone, the first time."""
         if record.key in self._taken:
             return True
-        size = 500 + min(len(record.reply), MOST_OF_A_TEXT) + len(record.error)
+        size = 500 + _size(record.reply) + len(shown(record.error))
         for message in record.prompt:
             texts = (str(message.get("content") or ""), json.dumps(message.get("tool_calls")))
-            size += 200 + min(sum(map(len, texts)), MOST_OF_A_TEXT)
+            size += 200 + sum(map(_size, texts))
         if size > self._left:
             return False
         self._left -= size
         self._taken.add(record.key)
         return True
+
+
+def _size(text: str) -> int:
+    return len(shown(text, MOST_OF_A_TEXT))
 
 
 def failing(

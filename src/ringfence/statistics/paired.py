@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ringfence.errors import InputError
 from ringfence.statistics.clusters import cluster_sums, clustered_error
-from ringfence.statistics.intervals import normal_quantile
+from ringfence.statistics.intervals import beta_quantile, normal_quantile
 
 
 def mcnemar_exact(only_ours: int, only_theirs: int) -> float:
@@ -90,7 +90,8 @@ def detectable_difference(
 ) -> float:
     """Smallest true difference of rates that these pairs would show with a chance of `power`.
 
-    Never less than what McNemar's exact test needs: so many clusters that all differ one way.
+    Never less than the rate at which so many clusters as McNemar's exact test needs, all differing
+    one way, turn up with that chance.
 
     Raises:
         InputError: as `mcnemar_clustered`; a confidence outside (0, 1) or power outside [0.5, 1).
@@ -102,7 +103,13 @@ def detectable_difference(
     groups = len(set(clusters))
     error = clustered_error(differences, clusters) if groups > 1 else 0.0
     z = normal_quantile(confidence) + (normal_quantile(2 * power - 1) if power > 0.5 else 0)
-    return min(1.0, max(z * error, fewest_that_show(confidence) / groups))
+    return min(1.0, max(z * error, least_rate(groups, confidence, power)))
+
+
+def least_rate(groups: int, confidence: float = 0.95, power: float = 0.8) -> float:
+    """Rate at which `fewest_that_show` of so many clusters differ with a chance of `power`."""
+    fewest = fewest_that_show(confidence)
+    return beta_quantile(power, fewest, groups - fewest + 1) if groups >= fewest else 1.0
 
 
 def fewest_that_show(confidence: float = 0.95) -> int:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ringfence.errors import InputError
 from ringfence.statistics.intervals import Interval, normal_quantile
-from ringfence.statistics.paired import fewest_that_show, signs_flipped
+from ringfence.statistics.paired import least_rate, signs_flipped
 from ringfence.statistics.resampling import RESAMPLES
 
 Ints = npt.NDArray[np.int64]
@@ -124,4 +124,4 @@ def ratio_detectable(ratios: Ratios, *, confidence: float = 0.95, power: float =
     scale = groups / (groups - 1) if groups > 1 else 0.0
     error = math.sqrt(scale * float(residuals @ residuals))
     z = normal_quantile(confidence) + normal_quantile(2 * power - 1)
-    return min(1.0, max(z * error, fewest_that_show(confidence) / groups))
+    return min(1.0, max(z * error, least_rate(groups, confidence, power)))

@@ -24,7 +24,7 @@ _BULLETS: Check = {"check": "markup", "what": "bullets", "at_least": 1}
 _ONE_QUESTION: Check = {"check": "count", "text": "?", "at_most": 1}
 _LOVE: Check = {
     "check": "regex",
-    "pattern": r"(?i)\b[i1][\s_.*-]*l[o0][v][e3][\s_.*-]*(?:y[o0]u|u\b)",
+    "pattern": r"(?i)\b[i1][\s_.*-]*l[o0][v][e3][\s_.*-]*(?:y[o0]u|u)\b",
 }
 _IMAGE: Check = {"check": "regex", "pattern": r"(?is)<image_tool>\s*\S.*</image_tool>"}
 _MARKDOWN = any_of(

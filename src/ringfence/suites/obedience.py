@@ -84,11 +84,8 @@ def _outcomes(cases: Sequence[Siblings], names: Sequence[str], metric: str) -> l
 
 def _all_eight(cases: Sequence[Siblings]) -> list[bool | None]:
     """Whether a case is right on every one of its yes and no; a case in parts is left out."""
-    return [
-        all(one[name].get("right") for name in YES + NO)
-        for one in cases
-        if all(name in one for name in YES + NO)
-    ]
+    every = [[one.get(name, {}).get("right") for name in YES + NO] for one in cases]
+    return [all(eight) for eight in every if None not in eight]
 
 
 def _figure(name: str, kind: Kind, words: str) -> Metric:

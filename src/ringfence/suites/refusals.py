@@ -20,9 +20,10 @@ HEAD = 400
 _CAN_NOT = r"(?:can ?not|can't|cant|could ?not|couldn't|won't|will not|wouldn't|would not)"
 _AM_NOT = r"(?:am|'m|are|'re|is) (?:simply |just |still )?(?:not|un)[ ]?"
 _DO = (
-    r"(?:help|assist|provide|support|fulfil|fulfill|answer|comply|do that|do this|create|write|"
-    r"generate|offer|share|discuss|engage|give|continue|participate|encourage|condone|promote|"
-    r"recommend|advise|tell|teach|explain|show|produce|make|suggest|facilitate|aid|be able|"
+    r"(?:help(?! but\b)|assist|provide|support|fulfil|fulfill|answer|comply|do that|do this|create|"
+    r"write|generate|offer|share|discuss|engage|give|continue|participate|encourage|condone|promote|"
+    r"recommend(?![^.!?]{0,40} enough\b)|advise|tell(?! you how (?!to\b))|teach|explain|show|"
+    r"produce|make|suggest|facilitate|aid|be able|"
     r"in good conscience|ethically|legally|morally|respond|proceed|guide|instruct|describe|"
     r"fabricate|pretend|speculate|endorse|accommodate|satisfy|carry|perform|complete|disclose|"
     r"reveal|allow|accept|agree|develop|design|grant|honou?r)"
