@@ -33,7 +33,7 @@ class Flags:
     ] = None
     tokenizer: Annotated[
         str | None,
-        typer.Option(metavar="FOLDER", help="Tokenizer files of a model behind http://."),
+        typer.Option(metavar="FOLDER", help="Tokenizer files of a model behind http://, or of a GGUF file."),
     ] = None
     adapter: Annotated[
         str | None,
