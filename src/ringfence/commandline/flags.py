@@ -33,7 +33,9 @@ class Flags:
     ] = None
     tokenizer: Annotated[
         str | None,
-        typer.Option(metavar="FOLDER", help="Tokenizer files of a model behind http://, or of a GGUF file."),
+        typer.Option(
+            metavar="FOLDER", help="Tokenizer files of a model behind http://, or of a GGUF file."
+        ),
     ] = None
     adapter: Annotated[
         str | None,
