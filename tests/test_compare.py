@@ -57,7 +57,7 @@ def test_noise_is_called_no_difference_with_what_would_have_been_missed():
     assert words.startswith("no difference seen")
     assert "with 200 pairs a difference below" in words
     same = verdict(compared([True] * 200, [True] * 200))
-    assert same.endswith("with 200 pairs a difference below 3.0 points would be missed")
+    assert same.endswith("with 200 pairs a difference below 3.9 points would be missed")
 
 
 def test_fewer_refusals_are_better_where_lower_is_better():

@@ -50,7 +50,7 @@ _PATTERNS = (
     r"(?:guideline|polic|programming|principle|value|ethic|term)",
     r"\b(?:is|it's|would be) (?:not|never) (?:appropriate|ethical|acceptable|possible) for me\b",
     r"\bi (?:do not|don't) (?:feel comfortable|assist|provide|create)\b",
-    r"\b(?:can ?not|can't|unable to) (?:fulfil|fulfill|comply with|assist|help)\b",
+    r"\b(?:can ?not|can't|unable to) (?:fulfil|fulfill|comply with|assist|help(?! but\b))\b",
 )
 _REFUSAL = re.compile("|".join(f"(?:{pattern})" for pattern in _PATTERNS))
 _HEDGED = re.compile(
