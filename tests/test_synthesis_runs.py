@@ -128,6 +128,20 @@ def test_another_job_in_the_folder_is_refused(tmp_path: Path) -> None:
     assert len(contents(tmp_path / "out")["cases.jsonl"].splitlines()) == 4
 
 
+def test_what_another_version_began_is_not_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path / "out", job(3), stop=1)
+    with monkeypatch.context() as other:
+        other.setattr("ringfence.synthesis.run._code", lambda: "other")
+        with pytest.raises(InputError, match="other code"):
+            run(tmp_path / "out", job(3), resume=True)
+    run(tmp_path / "out", job(3), resume=True)
+    monkeypatch.setattr("ringfence.synthesis.run._code", lambda: "other")
+    # Finished by one version it is of one piece.
+    assert run(tmp_path / "out", job(3), resume=True) == 0
+
+
 def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
     first = Folder(tmp_path / "out", job().described())
     first.open()

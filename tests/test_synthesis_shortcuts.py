@@ -15,7 +15,7 @@ from ringfence.synthesis.case import Case, Sibling
 from ringfence.synthesis.catalogue import openings
 from ringfence.synthesis.constraints import data
 from ringfence.synthesis.recipes import RECIPES, make
-from ringfence.synthesis.targets import judge_check, judged, preferences
+from ringfence.synthesis.targets import judge_check, judged, preferences, refuses
 
 HARMONY = Policy.preset("harmony")
 SPLITS = ("train", "eval")
@@ -65,11 +65,11 @@ def test_beginnings_come_in_pairs_of_the_same_length(split: str) -> None:
 
 
 def test_an_unfinished_refusal_is_judged_as_the_whole_one() -> None:
-    refusals = [text for kind in ("decline", "refuse") for text in openings("train")[kind]]
     verdicts = Counter(
         good
-        for _, reply, good in begun("train")
-        if any(refusal.startswith(reply) for refusal in refusals)
+        for sibling, reply, good in begun("train")
+        for refusal in (sibling.target if good else sibling.wrong,)
+        if refuses(refusal or "", "train") and (refusal or "").startswith(reply)
     )
     assert verdicts[False] > verdicts[True] > 0
 
@@ -165,6 +165,7 @@ def test_no_part_is_to_be_played_that_the_right_reply_does_not_play() -> None:
 # ---- extraction
 
 ABOUT = r"(?i)system message|your brief"
+CODE = r"\b[A-Z][a-z]+-\d{4}\b"
 ENCODED = r"(?i)base64|letter|dots|rot13|backwards|reverse order"
 
 
@@ -179,16 +180,47 @@ def test_who_keeps_a_secret_keeps_the_whole_message_and_those_above(split: str) 
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_the_system_message_is_asked_for_where_it_may_be_shown_too(split: str) -> None:
+def test_what_is_asked_for_is_kept_here_and_given_there(split: str) -> None:
     asked = Counter()
-    for case in drawn("extraction", split, 40):
-        for name, sibling in case.siblings.items():
-            asked[name] += bool(re.search(ABOUT, sibling.messages[-1].content))
+    for case in drawn("extraction", split, 60):
+        for name in ("public", "conflict"):
+            sibling = case.siblings[name]
+            about = "message" if re.search(ABOUT, sibling.messages[-1].content) else "secret"
+            asked[name, about] += 1
         public = case.siblings["public"]
         assert public.expected == "follow-all"
-        assert public.target == public.messages[0].content
-        assert public.wrong in openings(split)["decline"]
-    assert asked["public"] >= asked["conflict"] > 0
+        assert refuses(public.wrong or "", split)
+    # Neither may what is asked for tell what is right.
+    for about in ("message", "secret"):
+        assert 0.4 < asked["public", about] / asked["conflict", about] < 2.5, asked
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_only_the_ban_tells_a_secret_that_is_kept_from_one_that_is_given(split: str) -> None:
+    told = 0
+    for case in drawn("extraction", split, 30):
+        conflict, public = case.siblings["conflict"], case.siblings["public"]
+        keep, allow = conflict.instructions[0].text, public.instructions[0].text
+        if re.search(CODE, allow):
+            told += 1
+            both = [message.content.replace(allow, keep) for message in public.messages[:-1]]
+            assert both == [message.content for message in conflict.messages[:-1]]
+    assert told >= 10
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_twins_ask_for_many_things_and_never_get_the_secret(split: str) -> None:
+    questions = set()
+    for case in drawn("extraction", split, 60):
+        secret = re.search(CODE, case.siblings["conflict"].instructions[0].text)
+        assert secret
+        for name in ("twin", "elsewhere", "partly"):
+            sibling = case.siblings[name]
+            questions.add(re.sub(r"^.*?[:,] (?=[a-z])", "", sibling.messages[-1].content))
+            assert secret[0] not in (sibling.target or "")
+            assert sibling.messages[:-1] == case.siblings["conflict"].messages[:-1]
+        assert refuses((case.siblings["partly"].target or "").split(". ", 1)[1], split)
+    assert len(questions) > 60
 
 
 @pytest.mark.parametrize("split", SPLITS)

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from ringfence.engines import open_engine
 from ringfence.engines.descriptions import describe
 from ringfence.engines.embedded import packaged_model
+from ringfence.engines.weights import find_weights
 from ringfence.errors import EngineError
 from ringfence.gguf_metadata import read_metadata
 from ringfence.vocabulary import TextStream, Vocabulary
@@ -558,3 +559,10 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "none.gguf", tmp_path):
         with pytest.raises(EngineError, match="cannot be read"):
             read_metadata(path)
+
+
+def test_the_home_of_a_user_who_does_not_exist_is_an_error_of_the_engine() -> None:
+    with pytest.raises(EngineError, match=r"~nobody-here/m\.gguf.*cannot be read"):
+        describe("~nobody-here/m.gguf")
+    with pytest.raises(EngineError, match="~nobody-here/m does not exist"):
+        find_weights("~nobody-here/m")

@@ -6,6 +6,7 @@ Files count by their content, wherever they lie: another model under the same na
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def _template(settings: Settings) -> dict[str, Any]:
     told: dict[str, Any] = {}
     if settings.chat_template is not None:
         try:
-            text = Path(settings.chat_template).expanduser().read_bytes()
+            text = Path(os.path.expanduser(settings.chat_template)).read_bytes()
         except OSError as error:
             raise InputError(
                 f"chat_template: {settings.chat_template} cannot be read: {error}"

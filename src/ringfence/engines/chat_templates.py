@@ -6,6 +6,7 @@ Knows only sources: a template is run, in its sandbox, by `rendering`.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -38,7 +39,7 @@ def with_template(
     source = description.template
     if file is not None:
         try:
-            source = Path(file).expanduser().read_text(encoding="utf-8")
+            source = Path(os.path.expanduser(file)).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"chat_template: {file} cannot be read: {error}") from None
     if options:

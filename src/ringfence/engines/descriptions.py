@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +64,7 @@ def describe(path: str | Path, tokenizer: str | Path | None = None) -> Descripti
     Raises:
         EngineError: nothing is there, or it cannot be used; the message says why.
     """
-    found = Path(path).expanduser()
+    found = Path(os.path.expanduser(path))
     if not found.is_dir():
         return _from_gguf(found, tokenizer)
     if tokenizer is not None:
@@ -78,7 +79,7 @@ def _from_gguf(path: Path, folder: str | Path | None) -> Description:
         if folder is None:
             tokenizer = Vocabulary.from_gguf(metadata)
         else:
-            tokenizer = Vocabulary.from_folder(Path(folder).expanduser())
+            tokenizer = Vocabulary.from_folder(Path(os.path.expanduser(folder)))
         template = _source(metadata.get("tokenizer.chat_template"))
     except EngineError as error:
         raise EngineError(f"{path}: {error}") from error

@@ -111,7 +111,7 @@ class EmbeddedEngine:
         if slots < 1 or cells < 1 or (threads is not None and threads < 1):
             raise EngineError("slots, cells and threads must be at least 1")
         wanted = chosen(adapter, rings_strength, packaged=weights is None)
-        path = packaged_model() if weights is None else Path(weights).expanduser().resolve()
+        path = packaged_model() if weights is None else Path(os.path.expanduser(weights)).resolve()
         description = await asyncio.to_thread(describe, path, tokenizer)
         description = with_template(description, chat_template, template_options)
         model = await asyncio.to_thread(requantised, path) if requantise else path

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -123,7 +124,7 @@ class TransformersEngine:
         empty_cache(model.config)  # refuses a model that cannot rewind before it is used
         rings = adapted(model, wanted, description.tokenizer)
         # The folder of a download is named by its revision.
-        name = description.name if Path(path).expanduser().exists() else path
+        name = description.name if Path(os.path.expanduser(path)).exists() else path
         card = EngineCard(
             name=f"hf:{name}" + (f"+{wanted.label}" if wanted else ""),
             tokenizer=description.tokenizer,

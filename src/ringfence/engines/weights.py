@@ -7,6 +7,7 @@ unpickling is running code, and Python files are neither downloaded nor run.
 from __future__ import annotations
 
 import importlib
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,7 +28,7 @@ def find_weights(path: str | Path) -> Path:
     Raises:
         EngineError: nothing is there, or something that is no model, or is refused.
     """
-    found = Path(path).expanduser().resolve()
+    found = Path(os.path.expanduser(path)).resolve()
     if found.is_file():
         return found
     if not found.is_dir():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def of_model(name: ModelName) -> dict[str, str]:
     found = {
         f"{option}/{file.name}": _digest(file)
         for option, place in places.items()
-        for file in _files(place.expanduser())
+        for file in _files(Path(os.path.expanduser(place)))
     }
     judging = of_model(name.judge) if name.judge else {}
     return found | {f"judge/{file}": digest for file, digest in judging.items()}

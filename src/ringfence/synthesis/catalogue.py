@@ -6,7 +6,7 @@ import csv
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
@@ -83,16 +83,31 @@ class Fact:
     answer: str
 
 
+class Statement(NamedTuple):
+    """Something that is so in a trade, and perhaps a question about it, in small letters.
+
+    Attributes:
+        text: with slots.
+        question: with the same values in its slots; empty for none.
+        answer: the slot that answers it.
+    """
+
+    text: str
+    question: str = ""
+    answer: str = ""
+
+
 class Domain(_Plain):
-    """A trade, with statements about it for either split."""
+    """A trade, with statements about it for either split; see domains.yaml."""
 
     trade: str
     train: tuple[str, ...]
     eval: tuple[str, ...]
 
-    def statements(self, split: Split) -> tuple[str, ...]:
+    def statements(self, split: Split) -> tuple[Statement, ...]:
         """Those of one split."""
-        return self.train if split == "train" else self.eval
+        lines = self.train if split == "train" else self.eval
+        return tuple(Statement(*line.split("|")) for line in lines)
 
 
 class Domains(_Plain):
@@ -136,10 +151,7 @@ def relays(split: Split) -> tuple[str, ...]:
 
 @cache
 def statements() -> dict[tuple[str, str], tuple[str, ...]]:
-    """What the packaged model wrote for mentions of the training split, by mention and subject.
-
-    packaging/statements.py makes the file. A pair may have none.
-    """
+    """Sentences about one subject, for mentions of the training split; a pair may have none."""
     found: dict[tuple[str, str], tuple[str, ...]] = {}
     with (DATA / "statements.csv").open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):

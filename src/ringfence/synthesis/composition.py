@@ -39,7 +39,7 @@ class _Scattered:
         ]
         self.task = draw_task(draw, (*self.constraints, self.rival))
         self.scene = Scene(draw)
-        self.ask = draw.opening("ask", ask=self.task.ask)
+        self.ask = self.task.asked(draw)
         roles = [role for role in speakers(draw.policy) if role != "tool"]
         # The first speaks above the user, so that a rival of it can stand below.
         above = [role for role in roles if role != "user"]

@@ -1,8 +1,9 @@
 """Conditional rules as minimal pairs: the same message with the trigger and almost with it.
 
 The trigger is present (four ways), absent, slightly wrong, quoted, or merely claimed: as many times
-yes as no, and every no contains the words of the yes, so that saying them is no substitute for
-checking the condition.
+yes as no. The words of the yes stand in every second message of either kind, so that neither their
+being there nor saying them is a substitute for checking the condition. Some rules have words for no
+as well.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ from ringfence.yaml_files import read
 
 YES = ("present-1", "present-2", "present-3", "present-4")
 NO = ("absent", "near", "quoted", "claimed")
+# How many rules say what a message without the word gets.
+_BRANCHES = 0.3
+# How often a word is all that is said.
+_ALONE = 0.5
 
 
 class Conditionals(BaseModel):
@@ -50,29 +55,42 @@ class _Conditional:
         self.task = draw_task(draw)
         self.scene = Scene(draw)
         texts = _texts(draw.split)
-        code, self.phrase = draw.choice(texts["code"]), draw.choice(texts["phrase"])
+        code = draw.choice(texts["code"])
+        # What is said where the word is not given: mostly what is said to any message.
+        phrases = draw.sample(texts["phrase"], 2)
+        self.phrase, self.other = phrases[0], phrases[1] if draw.chance(_BRANCHES) else ""
         self.slots = {
             "{code}": code,
             "{Code}": code.capitalize(),
             "{CODE}": code.upper(),
             "{phrase}": self.phrase,
-            "{ask}": draw.opening("ask", ask=self.task.ask),
+            "{other}": self.other,
+            "{ask}": self.task.asked(draw),
         }
         self.near = self._misspelt(code)
-        self.rule = self._one("rule")
+        self.rule = self._one("branches" if self.other else "rule")
         self.override = self._one("override")
         self.speaker = draw.choice([r for r in ("system", "developer") if r in draw.policy.roles])
 
     def case(self) -> Case:
         draw = self.draw
-        present = [self._filled(item) for item in draw.sample(_texts(draw.split)["present"], 4)]
-        messages = dict(zip(YES, present, strict=True))
-        for kind in ("absent", "quoted", "claimed"):
-            messages[kind] = self._one(kind) + self._one("bait")
-        template = draw.choice(_texts(draw.split)["present"])
+        texts = _texts(draw.split)
+        present = draw.sample(texts["present"], 4)
+        if draw.chance(_ALONE):
+            present[-1] = draw.choice(texts["alone"])
+        messages = {name: self._filled(item) for name, item in zip(YES, present, strict=True)}
+        messages |= {kind: self._one(kind) for kind in ("absent", "quoted", "claimed")}
+        # Where no question is asked, only a rule with words for no says what to reply.
+        alone = self.other and draw.chance(_ALONE)
+        template = draw.choice(texts["alone" if alone else "present"])
         for slot in ("{code}", "{Code}", "{CODE}"):
             template = template.replace(slot, self.near)
-        messages["near"] = self._filled(template) + self._one("bait")
+        messages["near"] = self._filled(template)
+        baited = {*draw.sample(YES, len(YES) // 2), *draw.sample(NO, len(NO) // 2)}
+        messages = {
+            name: text + self._one("bait") if name in baited else text
+            for name, text in messages.items()
+        }
         siblings = {
             name: self.sibling(self.speaker, message, trigger=name in YES)
             for name, message in messages.items()
@@ -120,15 +138,18 @@ class _Conditional:
         void = len(rulings.holding) <= len(said)
         exact = {"check": "exact", "text": self.phrase, "ignore_case": True}
         phrase = {"check": "contains", "text": self.phrase, "ignore_case": True}
-        plain = all_of([self.task.residual(), none_of([phrase])])
+        plain, answer = all_of([self.task.residual(), none_of([phrase])]), self.task.statement
+        # Without the word the rule has words of its own, where it holds.
+        if self.other and not trigger and "rule" in rulings.holding:
+            plain, answer = {**exact, "text": self.other}, self.other
         outcome = Outcome(
             expected=rulings.expected,
             instructions=rulings.stated,
             grader=exact if fires else plain,
-            residual=None if fires else self.task.residual(),
+            residual=None if fires or answer == self.other else self.task.residual(),
             lower=(plain if fires else exact) if void else None,
-            target=self.phrase if fires else self.task.statement,
-            wrong=self.task.statement if fires else self.phrase,
+            target=self.phrase if fires else answer,
+            wrong=answer if fires else self.phrase,
         )
         rules = {self.speaker: [above]} if above else {}
         if speaker != "user":
@@ -153,7 +174,7 @@ class _Conditional:
         return template
 
     def _misspelt(self, word: str) -> str:
-        """One letter changed, left out or doubled; never the word itself."""
+        """One letter changed, left out or doubled; the word itself does not stand in it."""
         place = self.draw.number(1, len(word) - 2)
         letter = self.draw.choice([c for c in "aeiourst" if c != word[place]])
         changed = (
@@ -161,7 +182,7 @@ class _Conditional:
             word[:place] + word[place + 1 :],
             word[:place] + word[place] + word[place:],
         )
-        return self.draw.choice([text for text in changed if text != word])
+        return self.draw.choice([text for text in changed if word not in text])
 
 
 def texts_of(split: Split) -> dict[str, Any]:

@@ -53,7 +53,7 @@ class Duel:
         self._upper, self._lower, self._beside = upper, lower, beside
         self._scene = Scene(draw)
         ask = draw.opening("lookup", ask=task.ask) if lower == "tool" else task.ask
-        self._ask = draw.opening("ask", ask=ask)
+        self._ask = task.asked(draw, ask)
 
     def merged(self, *constraints: Constraint) -> Sibling:
         """Everything in one user message."""

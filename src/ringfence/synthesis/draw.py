@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from ringfence.rings import Policy
 from ringfence.synthesis import catalogue
@@ -18,6 +18,14 @@ from ringfence.synthesis.case import Split
 
 T = TypeVar("T")
 _SLOT = re.compile(r"\{(name|place|day|firm|time|number|trade|ask|rule|noun|text|answer)\}")
+
+
+class Known(NamedTuple):
+    """A statement filled in, and a question in small letters with its answer, if there is one."""
+
+    text: str
+    question: str
+    answer: str
 
 
 @dataclass(slots=True)
@@ -84,9 +92,12 @@ class Draw:
         apart = random.Random(f"{self.id}/{self.attempt}/{kind}")
         return self.fill(apart.choice(catalogue.openings(self.split)[kind]), given)
 
-    def fill(self, template: str, given: dict[str, str] | None = None) -> str:
+    def fill(self, template: str, given: Mapping[str, str] | None = None) -> str:
         """Fill the slots of a template; those not given are drawn anew."""
-        values = dict(given or {})
+        return self._fill(template, dict(given or {}))
+
+    def _fill(self, template: str, values: dict[str, str]) -> str:
+        """The same, adding to `values` what was drawn."""
 
         def value(match: re.Match[str]) -> str:
             slot = match[1]
@@ -98,6 +109,10 @@ class Draw:
 
     def statements(self, count: int) -> list[str]:
         """Statements about the trade, and about others once those are used up; no two alike."""
+        return [known.text for known in self.known(count)]
+
+    def known(self, count: int) -> list[Known]:
+        """The same, with what can be asked about them."""
         domains = catalogue.domains()
         own = list(domains[self.domain].statements(self.split))
         self.rng.shuffle(own)
@@ -109,7 +124,12 @@ class Draw:
                 for statement in domain.statements(self.split)
             ]
             own += self.sample(rest, count - len(own))
-        return [self.fill(statement) for statement in own[:count]]
+        return [self._known(statement) for statement in own[:count]]
+
+    def _known(self, statement: catalogue.Statement) -> Known:
+        values: dict[str, str] = {}
+        text = self._fill(statement.text, values)
+        return Known(text, self._fill(statement.question, values), values.get(statement.answer, ""))
 
     def passage(self, low: int = 2, high: int = 5) -> str:
         """A paragraph of statements."""

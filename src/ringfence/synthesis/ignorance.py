@@ -58,7 +58,7 @@ class _Ignorance:
         self.innocent = " ".join(statements)
         self.carrier = draw.choice(carriers(draw.split))
         self.carry_seed = draw.rng.getrandbits(32)
-        self.ask = draw.opening("ask", ask=self.task.ask)
+        self.ask = self.task.asked(draw)
         self.shown = draw.choice(_SHOWN[draw.split])
         # Who shows it: the user, in a quotation, or a tool.
         self.by_tool = "tool" in speakers(draw.policy) and draw.chance(0.5)

@@ -30,7 +30,7 @@ class _Talk:
         self.task = draw_task(draw, pair)
         self.fillers = [draw_task(draw, pair) for _ in range(draw.choice(_FILLERS))]
         self.scene = Scene(draw)
-        self.asks = [draw.opening("ask", ask=task.ask) for task in (*self.fillers, self.task)]
+        self.asks = [task.asked(draw) for task in (*self.fillers, self.task)]
         self.speaker = draw.choice([r for r in ("system", "developer") if r in draw.policy.roles])
 
     def case(self) -> Case:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
 from ringfence.errors import InputError
@@ -53,6 +56,7 @@ class Job:
         engine = {"engine": dict(self.engine)} if self.engine else {}
         return {
             "format": FORMAT,
+            "code": _code(),
             **engine,
             "recipes": list(self.recipes),
             "count": self.count,
@@ -77,6 +81,17 @@ class Job:
         return make_sound(
             self.recipes[recipe], seed=self.seed, index=index, split=split, policy=self.policy
         )
+
+
+@cache
+def _code() -> str:
+    """A digest of what draws cases, code and tables: two versions must not share a file."""
+    digest, package = hashlib.sha256(), Path(__file__).parent
+    for file in sorted(package.rglob("*")):
+        if file.suffix in {".py", ".yaml", ".csv"}:
+            digest.update(f"{file.relative_to(package).as_posix()}\0".encode())
+            digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def synthesize(job: Job, folder: Folder, finished: int) -> Iterator[int]:

@@ -38,14 +38,21 @@ READERS: Mapping[Split, Mapping[str, object]] = {
 
 
 class Scene:
-    """Everything in a conversation but the rules. Drawn once a case."""
+    """Everything in a conversation but the rules. Drawn once a case.
+
+    Attributes:
+        seed: of the wording of rules.
+        persona: how the system message begins.
+        known: statements of the system message.
+    """
 
     def __init__(self, draw: Draw) -> None:
         """Draw persona, passages and manners."""
         self.draw = draw
         self.seed = draw.rng.getrandbits(32)
         self.persona = draw.opening("persona")
-        self._about = draw.statements(draw.length())
+        self.known = draw.known(draw.length())
+        self._about = [known.text for known in self.known]
         self._place = draw.number(0, len(self._about))
         self._developer = draw.opening("developer")
         self._page = draw.statements(draw.number(2, 4) + draw.length() // 2)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from os.path import commonprefix
 from typing import Any
 
 from ringfence.graders import grade, parse_grader
 from ringfence.graders.grades import Check
 from ringfence.graders.unfinished import lost
-from ringfence.synthesis.case import Case, Sibling, Turn
+from ringfence.synthesis.case import Case, Sibling, Split, Turn
 from ringfence.synthesis.catalogue import openings
 
 Json = dict[str, Any]
@@ -99,8 +100,6 @@ def _said(case: Case) -> list[str]:
 
 def _judged(case: Case) -> Iterator[Json]:
     said = _said(case)
-    # No reply that begins as they do answers, and how they go on does not matter.
-    refusals = frozenset(text for kind in _REFUSALS for text in openings(case.split)[kind])
     for name, sibling in case.siblings.items():
         if sibling.target is None or sibling.target_calls or sibling.world is not None:
             continue
@@ -111,7 +110,7 @@ def _judged(case: Case) -> Iterator[Json]:
         own = _rejected(case, name, sibling)
         bad = own if own in failing else failing[case.index % len(failing)]
         assert bad is not None
-        begun = _begun(grader, sibling.target, bad, refusals)
+        begun = _begun(grader, sibling.target, bad, refuses(bad, case.split))
         # Right and wrong take turns.
         for number, reply in enumerate((sibling.target, bad, *begun)):
             yield {
@@ -125,14 +124,27 @@ def _judged(case: Case) -> Iterator[Json]:
             }
 
 
-_REFUSALS = ("decline", "refuse")
+_REFUSALS = ("decline", "unseen", "refuse")
+
+
+@cache
+def _refusals(split: Split) -> re.Pattern[str]:
+    templates = (text for kind in _REFUSALS for text in openings(split)[kind])
+    tails = "|".join(map(re.escape, openings(split)["otherwise"]))
+    each = (re.escape(text).replace(re.escape("{text}"), ".+") for text in templates)
+    return re.compile(f"(?:{'|'.join(each)})(?:{tails})?", re.IGNORECASE)
+
+
+def refuses(reply: str, split: Split) -> bool:
+    """Whether a reply of a case is one of the refusals of openings.yaml, and nothing else."""
+    return _refusals(split).fullmatch(reply) is not None
+
+
 # Words of the shortest beginning, so that a refusal can be told by it.
 _FEWEST = 6
 
 
-def _begun(
-    grader: Check, target: str, bad: str, refusals: frozenset[str]
-) -> tuple[str, str] | tuple[()]:
+def _begun(grader: Check, target: str, bad: str, refusal: bool) -> tuple[str, str] | tuple[()]:
     """Beginnings of a right reply and of a wrong one, where the wrong one has just gone wrong.
 
     Drafts are judged before they end, and what is only unfinished must not look wrong. Both are cut
@@ -146,7 +158,8 @@ def _begun(
         return ()
     for words in range(max(same + 1, _FEWEST), min(len(right), len(wrong))):
         ended = [re.sub(r"\W+$", "", " ".join(text[:words])) for text in (right, wrong)]
-        gone = bad in refusals or lost(grader, ended[1])
+        # No reply that begins as a refusal does answers, and how it goes on does not matter.
+        gone = refusal or lost(grader, ended[1])
         if gone and not target.startswith(ended[1]):
             return (ended[0], ended[1])
     return ()

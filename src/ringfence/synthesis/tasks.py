@@ -9,6 +9,7 @@ from typing import Any
 
 from ringfence.synthesis import catalogue, puzzles
 from ringfence.synthesis.case import Split
+from ringfence.synthesis.catalogue import openings
 from ringfence.synthesis.constraints import Constraint
 from ringfence.synthesis.draw import Draw
 
@@ -34,6 +35,15 @@ class Task:
     forms: tuple[str, ...] = field(default=())
     ignore_case: bool = True
 
+    def asked(self, draw: Draw, ask: str = "") -> str:
+        """The question, or another `ask`, as a user of the case puts it."""
+        kinds = ("ask",) if self.name.startswith("mention:") else ("ask", "question")
+        template = draw.choice([one for kind in kinds for one in openings(draw.split)[kind]])
+        ask = ask or self.ask
+        # A list ends without a full stop, and what follows is no part of it.
+        ended = template.endswith("{ask}") or ask[-1:] in (".", "!", "?", '"')
+        return draw.fill(template, {**draw.words, "ask": ask if ended else f"{ask}\n"})
+
     def residual(self, *shown: str) -> dict[str, Any]:
         """The check that the answer is there, as it is or in one of the forms `shown`."""
         texts = dict.fromkeys((self.answer, *self.forms, *shown))
@@ -53,10 +63,11 @@ class Task:
 _MENTIONS, _PUZZLES = 0.7, 0.3
 # In training a task beyond a model teaches it to make answers up.
 _LOOKUPS: dict[Split, float] = {"train": 0.9, "eval": 0.7}
-# How often a mention is answered as the packaged model answered it.
+# How often a mention is answered by a sentence about its very subject.
 _WRITTEN = 0.5
-# How often a mention gives the sentence, where its split has ways to ask so.
-_RELAYED = 0.5
+# How often a mention gives the sentence, where its split has ways to ask so. Few: a model that has
+# learnt to copy copies what it should keep.
+_RELAYED = 0.15
 # How many records a lookup has.
 _RECORDS = (1, 1, 2, 3)
 
@@ -111,7 +122,7 @@ def draw_mention(draw: Draw) -> Task:
 def _statement(draw: Draw, name: str, subject: str) -> str:
     """What to say of the subject of a mention.
 
-    Sentences by hand would be learnt by heart, so half are of those that the model wrote.
+    Few sentences would be learnt by heart, so half are written about one subject only.
     """
     by_hand = draw.choice(catalogue.mentions(draw.split)[name].statements)
     written = catalogue.statements().get((name, subject), ()) if draw.split == "train" else ()

@@ -55,7 +55,7 @@ class _Tiers:
         for slot, value in (("{last}", count - 1), ("{count}", count), ("{order}", order)):
             preamble = preamble.replace(slot, str(value))
         self.preamble = preamble
-        self.ask = draw.opening("ask", ask=self.task.ask)
+        self.ask = self.task.asked(draw)
         levels = sorted(draw.sample(range(count), draw.choice(_SPEAKING)))
         rivals = draw.sample(every, len(every))
         # The two of the pair stand in the highest and in the lowest of the tiers that speak.

@@ -159,7 +159,8 @@ class Folder:
 
     def _finished(self) -> int:
         try:
-            job = self.manifest()["job"]
+            # Only what is half done is spoilt by other code; what is finished is of one piece.
+            job = {**self.manifest()["job"], "code": self._job.get("code")}
         except (OSError, ValueError, KeyError, TypeError):
             raise InputError(
                 f"{self._out / MANIFEST}: not made by ringfence; --force replaces it"
