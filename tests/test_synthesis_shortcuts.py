@@ -74,6 +74,16 @@ def test_an_unfinished_refusal_is_judged_as_the_whole_one() -> None:
     assert verdicts[False] > verdicts[True] > 0
 
 
+def test_no_lone_word_that_nobody_wrote_is_judged() -> None:
+    """It would be told as wrong without reading what was asked."""
+    for recipe in RECIPES:
+        for case in drawn(recipe, "train", 12):
+            for line in judged(case):
+                written = "".join(message["content"] for message in line["messages"])
+                alone = line["reply"].isalpha() and not (line["good"] or line["begun"])
+                assert not alone or line["reply"] in written, line["id"]
+
+
 # ---- wordings
 
 
@@ -275,11 +285,9 @@ def test_the_wrong_reply_to_text_with_an_instruction_is_not_always_a_bare_word(s
     bare = Counter()
     for case in drawn("closed-domain", split, 80):
         for line in (*judged(case), *judge_check(case)):
-            if not line["good"] and line["sibling"] in ("aligned", "conflict"):
-                obeyed = case.siblings["conflict"].wrong
-                bare[line["sibling"], line["reply"] == obeyed] += 1
-    for name in ("aligned", "conflict"):
-        assert 0.5 < bare[name, True] / bare[name, False] < 2
+            if not line["good"] and line["sibling"] == "conflict":
+                bare[line["reply"] == case.siblings["conflict"].wrong] += 1
+    assert 0.5 < bare[True] / bare[False] < 2
 
 
 def test_the_rejected_reply_to_text_with_an_instruction_may_leave_it_out() -> None:

@@ -104,7 +104,13 @@ def _judged(case: Case) -> Iterator[Json]:
         if sibling.target is None or sibling.target_calls or sibling.world is not None:
             continue
         grader = parse_grader(sibling.grader)
-        failing = [text for text in said if not grade(grader, text).passed]
+        # A lone word that stands nowhere above is wrong without reading what is asked.
+        read = "\n".join(turn.content for turn in sibling.messages)
+        failing = [
+            text
+            for text in said
+            if (text in read or not text.isalpha()) and not grade(grader, text).passed
+        ]
         if not failing:
             continue
         own = _rejected(case, name, sibling)
