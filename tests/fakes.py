@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from ringfence.engine import Draft, Sampling, Scores, ScriptedEngine, Tokens
+from ringfence.errors import ContextError
 from ringfence.judges import Verdict
 from ringfence.rendering import Rendering, render_text
 from ringfence.vocabulary import Vocabulary
@@ -92,6 +93,24 @@ def hates(threshold: float = 0.5) -> FakeJudge:
     return FakeJudge(lambda text: -1.0, threshold)
 
 
+class NearsightedJudge(FakeJudge):
+    """A judge whose prompt does not fit from some length on, and which knows how often it did."""
+
+    def __init__(
+        self, room: int, opinion: Callable[[str], float] = lambda text: 1.0, threshold: float = 0.5
+    ) -> None:
+        super().__init__(opinion, threshold)
+        self.room = room
+        self.too_long: list[str] = []
+
+    async def judge(self, prompt: Rendering, replies: Sequence[str]) -> list[Verdict]:
+        too_long = [reply for reply in replies if len(reply) > self.room]
+        self.too_long += too_long
+        if too_long:
+            raise ContextError("too long for the judge")
+        return await super().judge(prompt, replies)
+
+
 def random_judge(seed: int, threshold: float = 0.5) -> FakeJudge:
     """A value between -1 and 1, or one of both, drawn by seed and text."""
 
@@ -105,6 +124,7 @@ class OneVector:
     """Finds all texts alike."""
 
     similar = 0.9
+    slow = False
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         vectors = np.zeros((len(texts), 4), dtype=np.float32)
@@ -116,6 +136,7 @@ class OwnVectors:
     """Finds no two texts alike: every new text gets a direction of its own."""
 
     similar = 0.9
+    slow = False
 
     def __init__(self, dimension: int = 512) -> None:
         self.dimension = dimension

@@ -5,7 +5,16 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from fakes import PROMPT, FakeJudge, SlowEngine, hates, loves, random_script, scripted
+from fakes import (
+    PROMPT,
+    FakeJudge,
+    NearsightedJudge,
+    SlowEngine,
+    hates,
+    loves,
+    random_script,
+    scripted,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -84,6 +93,33 @@ async def test_verdicts_add_up_to_the_limit_at_most():
     await metered.judge(PROMPT, ["a", "b"])
     assert metered.iterations_left == 0
     assert len(judge.seen) == metered.cost().iterations == 5
+
+
+async def test_a_reply_too_long_for_the_judge_costs_the_others_no_verdict():
+    metered = meter(NearsightedJudge(3), iterations=9)
+    verdicts = await metered.judge(PROMPT, ["ab", "abcd", "abc"])
+    assert [verdict and verdict.value for verdict in verdicts] == [1.0, None, 1.0]
+    cost = metered.cost()
+    assert (cost.iterations, cost.judged, cost.requests, cost.rounds) == (3, 5, 2, 1)
+
+
+@pytest.mark.parametrize("replies", [["abcd"], ["abcd", "abcde"]])
+async def test_where_no_reply_can_be_judged_the_judge_is_exhausted(replies):
+    judge = NearsightedJudge(3)
+    with pytest.raises(Exhausted, match="no room to judge a longer reply: too long for the judge"):
+        await meter(judge).judge(PROMPT, replies)
+    assert judge.seen == []
+
+
+async def test_an_error_of_the_judge_comes_out_as_itself_also_when_replies_are_judged_alone():
+    class Failing(NearsightedJudge):
+        async def judge(self, prompt, replies):
+            if replies == ["ab"]:
+                raise EngineError("died meanwhile")
+            return await super().judge(prompt, replies)
+
+    with pytest.raises(EngineError, match="died meanwhile"):
+        await meter(Failing(3)).judge(PROMPT, ["ab", "abcd"])
 
 
 async def test_no_judge_is_an_error():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import random
 import typing
 from dataclasses import replace
 from typing import Any
@@ -15,6 +16,7 @@ from fakes import (
     VOCABULARY,
     FailingEngine,
     FakeJudge,
+    NearsightedJudge,
     SlowEngine,
     hates,
     ids,
@@ -156,6 +158,28 @@ async def test_the_same_seed_gives_the_same_events(case):
     first, second = await run(case), await run(case)
     assert first[:-1] == second[:-1]
     assert (first[-1].reason, first[-1].value) == (second[-1].reason, second[-1].value)
+
+
+async def test_a_negative_seed_is_another_than_its_positive_one():
+    replies = {
+        seed: (await reply_of(random_script(1), seed=seed, max_tokens=40)).tokens
+        for seed in (-2, -1, 1, 2)
+    }
+    assert len(set(replies.values())) == 4
+
+
+@pytest.mark.parametrize("seed", [0, 7, 2**62])
+async def test_what_other_seeds_draw_stays_as_it_was(seed):
+    seen = []
+
+    class Watched(SlowEngine):
+        async def draft(self, prefix, count, length, sampling):
+            seen.append(sampling.seed)
+            return await self.inner.draft(prefix, count, length, sampling)
+
+    engine = Watched(scripted(random_script(1)), 0.0)
+    await events_of(None, engine=engine, seed=seed)
+    assert seen[0] == random.Random(seed).getrandbits(31)
 
 
 @anything
@@ -687,19 +711,6 @@ async def test_a_reply_of_best_of_n_that_stops_inside_a_character_is_whole():
     assert (made.reason, made.text, made.detail) == ("length", "ééééé", "")
 
 
-class NearsightedJudge(FakeJudge):
-    """A judge whose prompt does not fit from some length on."""
-
-    def __init__(self, room: int) -> None:
-        super().__init__(lambda text: 1.0)
-        self.room = room
-
-    async def judge(self, prompt, replies):
-        if max(map(len, replies)) > self.room:
-            raise ContextError("too long for the judge")
-        return await super().judge(prompt, replies)
-
-
 @each_judging
 @pytest.mark.parametrize("exhausted", ["refuse", "best", "error"])
 async def test_a_reply_too_long_to_be_judged_ends_as_with_a_spent_budget(decoder, exhausted):
@@ -719,11 +730,84 @@ async def test_a_reply_too_long_to_be_judged_ends_as_with_a_spent_budget(decoder
     assert "no room to judge a longer reply" in reply.detail
 
 
+@pytest.mark.parametrize("exhausted", ["refuse", "best"])
+async def test_best_of_n_takes_the_best_of_those_that_could_be_judged(exhausted):
+    judge = NearsightedJudge(8, lambda text: noise(text), threshold=-1)
+    options = {"n": 12, "max_tokens": 30, "seed": 2, "exhausted": exhausted}
+    events = await events_of(random_script(1, end=0.1), judge, "best-of-n", **options)
+    texts = {event.node: text_of(event.tokens) for event in of(events, Drafted)}
+    short = {node for node, text in texts.items() if len(text) <= 8}
+    assert 1 < len(short) < 12
+    assert {event.node for event in of(events, Judged)} == short
+    [committed] = of(events, Committed)
+    assert committed.value == max(noise(texts[node]) for node in short)
+    assert events[-1].reason == "stop"
+
+
+async def test_a_search_goes_on_beside_a_draft_too_long_to_be_judged():
+    def script(prefix):
+        said = text_of(prefix[len(PROMPT.tokens) :])
+        if not said:
+            return {ids("a")[0]: 0.5, ids("b")[0]: 0.5}
+        return {END: 1.0} if said.startswith("aa") else {ids(said[0])[0]: 1.0}
+
+    judge = NearsightedJudge(5)
+    events = await events_of(script, judge, "rain", max_tokens=20, search={"width": 8})
+    assert {text_of(event.tokens) for event in of(events, Drafted)} == {"aa", "b" * 20}
+    reply = await complete(told(events))
+    assert (reply.text, reply.reason, judge.seen) == ("aa", "stop", ["aa"])
+
+
 @each
-async def test_a_reply_that_outgrows_the_context_is_refused_by_the_engine(decoder):
+async def test_a_reply_is_cut_where_the_context_ends(decoder):
     engine = scripted(random_script(1, end=0), context=40)
-    with pytest.raises(EngineError, match="context"):
+    reply = await complete(decode(engine, PROMPT, decoder=decoder, judge=loves()))
+    assert (reply.reason, len(reply.tokens)) == ("length", 40 - len(PROMPT.tokens))
+
+
+@each
+async def test_a_prompt_that_leaves_no_room_for_a_reply_is_an_error(decoder):
+    engine = scripted(random_script(1, end=0), context=len(PROMPT.tokens))
+    with pytest.raises(ContextError, match="exceed the context of 3 tokens"):
         await complete(decode(engine, PROMPT, decoder=decoder, judge=loves()))
+    assert engine.calls["draft"] == 0
+
+
+# Every child of the root is a whole reply, so that the search can only come back to them.
+ENDED: dict[str, Any] = {"decoder": "rain", "preset": "paper", "max_tokens": 1}
+
+
+async def test_a_search_that_only_comes_back_to_ended_replies_keeps_to_the_iterations():
+    options = ENDED | {"search": {"iterations": 2000}, "budget": {"iterations": 20}}
+    events = await events_of(random_script(1, end=0), hates(), **options)
+    [ended] = of(events, Ended)
+    assert ended.reason == "refused" and 0 < ended.cost.iterations <= 20
+    assert len(of(events, Judged)) < 60
+    assert ended.detail == f"{ended.cost.iterations} drafts judged, none good enough"
+
+
+async def test_a_search_that_only_comes_back_to_ended_replies_keeps_to_the_deadline():
+    budget = {"iterations": 9000, "seconds": 0.05}
+    options = ENDED | {"search": {"iterations": 9000}, "budget": budget}
+    reply = await reply_of(random_script(1, end=0), hates(), **options)
+    assert reply.detail == "budget of 0.05 seconds is spent"
+
+
+async def test_others_have_their_turn_while_a_search_comes_back_to_ended_replies():
+    options = ENDED | {"search": {"iterations": 2000}, "budget": {"iterations": 2000}}
+    made = asyncio.create_task(reply_of(random_script(1, end=0), hates(), **options))
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert not made.done()
+    made.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await made
+
+
+async def test_an_ended_reply_gets_the_visits_it_needs_within_the_smallest_budget():
+    options = ENDED | {"budget": {"iterations": 1}}
+    events = await events_of(random_script(1, end=0), loves(), **options)
+    assert [event.visits for event in of(events, Committed)] == [7]
 
 
 async def test_many_replies_at_once_do_not_disturb_each_other():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import random
+import threading
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from fakes import (
     END,
     PROMPT,
     FakeJudge,
+    NearsightedJudge,
     OneVector,
     OwnVectors,
     hates,
@@ -31,6 +33,7 @@ from hypothesis import strategies as st
 
 from ringfence.budget import Budget, Meter
 from ringfence.embedding import HashedNgrams
+from ringfence.errors import ContextError
 from ringfence.events import Committed, Drafted, Event, Judged, Rewound
 from ringfence.proposals import PHRASE_ENDS
 from ringfence.search import TreeSearch
@@ -843,6 +846,90 @@ async def test_a_draft_is_told_also_when_the_budget_ends_the_choice_that_made_it
             assert told == {node.id for node in made_world.nodes}
 
 
+@anything
+@given(cases(leaves=st.integers(2, 4)), st.integers(0, 12), st.booleans())
+async def test_visits_and_values_agree_also_where_some_drafts_are_too_long_to_be_judged(
+    case, room, exhausted_best
+):
+    judge = NearsightedJudge(room, random_judge(case["judge"]).opinion, case["threshold"])
+    made_world = world(
+        random_script(case["script"], end=case["end"]),
+        judge,
+        case["settings"],
+        limit=case["limit"],
+        budget=Budget(tokens=case["tokens"], iterations=case["iterations"]),
+        embedder=EMBEDDERS[case["embedder"]](),
+        seed=case["seed"],
+    )
+    search = made_world.search
+    while not search.finished and len(search.committed) < case["limit"]:
+        events = await one_commit(made_world, exhausted_best=exhausted_best)
+        check_tree(made_world)
+        if not any(isinstance(event, Committed) for event in events):
+            break
+
+
+async def test_a_draft_too_long_to_be_judged_is_asked_about_once():
+    def script(prefix):
+        said = text_of(prefix[len(PROMPT.tokens) :])
+        if not said:
+            return dict.fromkeys(ids("abc"), 1 / 3)
+        return {ids("b")[0]: 1.0} if said.startswith("b") else {END: 1.0}
+
+    judge = NearsightedJudge(5, lambda text: -1.0)
+    options = SearchSettings(
+        lengths=(9,), width=12, leaves=4, iterations=30, simulation=False, dynamic_addition=False
+    )
+    made_world = world(script, judge, options)
+    await one_commit(made_world)
+    assert sorted(judge.seen) == ["a", "c"]
+    assert judge.too_long == ["b" * 9] * 2  # in a batch, and then alone
+
+
+class NearsightedBelowA(FakeJudge):
+    """Has room for a alone, and for all that begins with b."""
+
+    async def judge(self, prompt, replies):
+        if any(len(reply) > 1 and reply.startswith("a") for reply in replies):
+            raise ContextError("too long for the judge")
+        return await super().judge(prompt, replies)
+
+
+async def test_where_all_that_follows_is_too_long_to_be_judged_the_search_goes_on_elsewhere():
+    options = SearchSettings(
+        lengths=(1,), width=2, leaves=4, iterations=60, exploration=20.0, visits=20
+    )
+    judge = NearsightedBelowA(lambda text: 1.0 if text == "a" else -1.0)
+    made_world = world(
+        lambda prefix: dict.fromkeys(ids("ab"), 0.5),
+        judge,
+        options.model_copy(update={"simulation": False, "dynamic_addition": False}),
+        limit=3,
+    )
+    await one_commit(made_world)
+    assert sorted(judge.seen) == ["a", "b", "ba", "baa", "bab", "bb", "bba", "bbb"]
+    [committed] = made_world.of(Committed)
+    assert (text_of(committed.tokens), committed.visits) == ("a", 20)
+    check_tree(made_world)
+    await one_commit(made_world)
+    assert made_world.search.spent == "no room to judge a longer reply"
+
+
+@pytest.mark.parametrize("slow", [True, False])
+async def test_a_slow_embedder_lets_others_have_their_turn(slow):
+    threads = set()
+
+    class Watched(OwnVectors):
+        def embed(self, texts):
+            threads.add(threading.get_ident())
+            return super().embed(texts)
+
+    embedder = Watched()
+    embedder.slow = slow
+    await one_commit(world(random_script(5), random_judge(3), PRESETS["paper"], embedder=embedder))
+    assert threads and (threading.get_ident() in threads) is not slow
+
+
 async def test_nothing_is_left_in_flight_when_a_search_is_closed_early():
     options = SearchSettings(leaves=3, iterations=20)
     made_world = world(random_script(5, end=0), hates(), options)
@@ -920,6 +1007,7 @@ def test_settings_refuse_what_cannot_be():
         {"lengths": (0,)},
         {"width": 0},
         {"iterations": 0},
+        {"iterations": 10_001},
         {"visits": 0},
         {"threshold": 2},
         {"leaves": 0},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -11,11 +12,14 @@ from typing import Any
 import hypothesis
 import pytest
 from pydantic import SecretStr
-from server_parts import GREETING, NoZ, Parts, Running, serving, user
+from server_parts import DEADLINE, GREETING, NoZ, Parts, Running, serving, until, user
 
+import ringfence.rendering
 from ringfence.engine import Tokens
 from ringfence.options import Options
 from ringfence.server.gate import Gate
+from ringfence.server.planning import Planner
+from ringfence.server.requests import ChatRequest
 from ringfence.server.settings import ServerSettings
 
 with warnings.catch_warnings():
@@ -236,3 +240,52 @@ def test_more_messages_than_tokens_are_refused_before_they_are_rendered(
     answer = post(guarded, {"model": "tiny", "messages": user("a") * 50_000})
     assert answer.status_code == 400
     assert answer.json()["error"]["code"] == "context_length_exceeded"
+
+
+def test_clients_that_leave_while_they_are_rendered_leave_no_more_than_four_threads_at_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    go_on, rendering = threading.Event(), threading.Semaphore(0)
+
+    def render(*given: Any) -> Any:
+        rendering.release()
+        assert go_on.wait(DEADLINE)
+        return ringfence.rendering.render(*given)
+
+    monkeypatch.setattr("ringfence.server.planning.render", render)
+    request = ChatRequest.model_validate({"model": "tiny", "messages": user("hi")})
+
+    async def visits() -> None:
+        planner = Planner(Parts(), {}, ServerSettings(model="tiny"))
+        loop = asyncio.get_running_loop()
+        try:
+            leaving = [loop.create_task(planner.plan(request)) for _ in range(4)]
+            await asyncio.sleep(0)
+            assert all(rendering.acquire(timeout=DEADLINE) for _ in leaving)
+            for task in leaving:
+                task.cancel()
+            await asyncio.wait(leaving)
+            before = threading.active_count()
+            staying = [loop.create_task(planner.plan(request)) for _ in range(4)]
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert threading.active_count() == before
+            go_on.set()
+            plans = await asyncio.gather(*staying)
+        finally:
+            go_on.set()
+            planner.close()
+        assert len({plan.prompt.tokens for plan in plans}) == 1
+
+    asyncio.run(visits())
+
+
+def test_a_server_that_has_stopped_leaves_no_thread_that_renders() -> None:
+    def rendering() -> set[threading.Thread]:
+        return {one for one in threading.enumerate() if one.name.startswith("ringfence-rendering")}
+
+    others = rendering()
+    with serving() as running:
+        assert post(running, {"model": "tiny", "messages": user("hi")}).status_code == 200
+        assert rendering() - others
+    until(lambda: not rendering() - others, "its threads have ended")

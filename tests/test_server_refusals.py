@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import openai
 import pytest
 from pydantic import ValidationError
-from server_parts import NoZ, Parts, Running, asking, refused, serving, user
+from server_parts import NoZ, Parts, Running, asking, refused, serving, until, user
 
-from ringfence.errors import InputError
+from ringfence.errors import ContextError, InputError, JudgeError
+from ringfence.judges import SelfJudge, Verdict
+from ringfence.options import Options
+from ringfence.principle import Principle
+from ringfence.rendering import Rendering
 from ringfence.server import ServerSettings, create_app
 
 
@@ -125,15 +130,87 @@ def test_every_error_has_openais_shape(guarded: Running) -> None:
 _JSON = {"Content-Type": "application/json"}
 
 
-def test_an_engine_that_fails_is_unavailable_and_the_next_request_works() -> None:
-    parts = Parts(broken="the child process died; the next request starts it again")
+INTERNAL = "http://10.0.0.1:9/v1 says: \x1b[2Jno key\nERROR all is well"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_engine_that_fails_is_unavailable_and_the_next_request_works(
+    stream: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    parts = Parts(broken=INTERNAL + "!" * 5000)
     with serving(parts) as running:
         with pytest.raises(openai.InternalServerError) as caught:
-            running.client().chat.completions.create(**asking())
-        assert caught.value.status_code == 503 and "child process died" in caught.value.message
+            running.client().chat.completions.create(**asking(stream=stream))
+        assert caught.value.status_code == 503 and caught.value.code == "engine_error"
+        assert "10.0.0.1" not in caught.value.message and "log" in caught.value.message
+        told_in_the_log(caplog, "EngineError", "server_parts.py")
         parts.broken = ""
         assert running.client().chat.completions.create(**asking()).choices
         assert running.figure("requests_total", outcome="failed") == 1
+
+
+def told_in_the_log(caplog: pytest.LogCaptureFixture, *words: str) -> None:
+    """One record with what the operator needs, on lines that nobody else can write."""
+    [record] = caplog.records
+    told = record.getMessage()
+    assert all(word in told for word in ("http://10.0.0.1:9/v1 says: ", "no key", *words))
+    assert "\x1b" not in told and "\nERROR" not in told and len(told) < 5000
+
+
+def test_a_failure_in_the_middle_of_a_stream_tells_no_more(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    parts = Parts(held_after=2)
+    with serving(parts) as running, running.http() as http:
+        with http.stream(
+            "POST", "/v1/chat/completions", json=asking("babble", stream=True)
+        ) as reply:
+            lines = reply.iter_lines()
+            assert any("content" in line for line in lines)
+            until(lambda: parts.held, "the engine is held")
+            parts.broken, parts.held = INTERNAL, False
+            rest = "\n".join(lines)
+    assert "engine_error" in rest and "10.0.0.1" not in rest
+    told_in_the_log(caplog, "EngineError", "server_parts.py")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_judge_that_fails_tells_only_the_log_why(
+    stream: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Failing(NoZ):
+        async def judge(self, prompt: Rendering, replies: Sequence[str]) -> list[Verdict]:
+            raise JudgeError(INTERNAL)
+
+    with serving(judges={"no-z": Failing()}) as running, running.http() as http:
+        reply = http.post("/v1/chat/completions", json=asking(stream=stream))
+    assert reply.status_code == 503 and reply.json()["error"]["code"] == "judge_error"
+    assert "10.0.0.1" not in reply.text
+    told_in_the_log(caplog, "JudgeError", "test_server_refusals.py")
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", asking()),
+        ("/v1/chat/completions", asking(stream=True)),
+        ("/v1/completions", {"model": "tiny", "prompt": "x"}),
+    ],
+)
+def test_a_context_that_turns_out_too_small_tells_only_the_log_whose(
+    path: str, body: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    class Small(Parts):
+        async def draft(self, *_: Any) -> Any:
+            raise ContextError(INTERNAL)
+
+    with serving(Small()) as running, running.http() as http:
+        reply = http.post(path, json=body)
+    assert reply.status_code == 400 and "10.0.0.1" not in reply.text
+    error = reply.json()["error"]
+    assert error["code"] == "context_length_exceeded"
+    assert error["param"] == ("prompt" if "prompt" in body else "messages")
+    told_in_the_log(caplog, "ContextError")
 
 
 def test_what_nobody_foresaw_is_a_500_that_tells_nothing(caplog: pytest.LogCaptureFixture) -> None:
@@ -210,3 +287,87 @@ def test_a_locked_server_lets_no_request_choose_how_it_is_decoded(
             **asking(extra_body={"ringfence": {"budget": {"tokens": 500}}})
         )
         assert reply.model_dump()["ringfence"]["decoder"] == "guarded"
+
+
+BEST = Options.model_validate(
+    {"exhausted": "best", "max_tokens": 12, "budget": {"tokens": 2000, "iterations": 200}}
+)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"ringfence": {"budget": {"iterations": 1}}},
+        {"ringfence": {"budget": {"tokens": 40}}},
+        {"ringfence": {"budget": {"seconds": 9.0}}},
+        {"n": 2},
+    ],
+)
+@pytest.mark.parametrize("decoder", ["guarded", "rain", "best-of-n"])
+def test_on_a_locked_server_a_budget_made_smaller_delivers_nothing_rejected(
+    fields: dict[str, Any], decoder: str
+) -> None:
+    with (
+        serving(judges={"no-z": NoZ()}, locked=True, options=BEST, decoder=decoder) as running,
+        running.http() as http,
+    ):
+        for choice in http.post("/v1/chat/completions", json=asking("bad") | fields).json()[
+            "choices"
+        ]:
+            assert choice["finish_reason"] == "content_filter" and not choice["message"]["content"]
+        # The operator's own limits end as the operator said.
+        same = {"ringfence": {"budget": {"iterations": 200}}}
+        for own in ({}, same):
+            [choice] = http.post("/v1/chat/completions", json=asking("bad") | own).json()["choices"]
+            assert choice["message"]["content"] == "z" * 12
+
+
+def test_on_an_open_server_a_request_still_says_how_a_small_budget_ends() -> None:
+    with serving(judges={"no-z": NoZ()}, options=BEST) as running, running.http() as http:
+        body = asking("bad", ringfence={"budget": {"iterations": 1}})
+        [choice] = http.post("/v1/chat/completions", json=body).json()["choices"]
+    assert choice["message"]["content"] == "z" * 12
+
+
+BLOCK = {"model": "no-z", "policy": {"output": {"mode": "block"}}}
+
+
+def test_what_is_to_be_blocked_is_refused_also_where_the_best_is_the_default() -> None:
+    with serving(judges={"no-z": NoZ()}, options=BEST) as running, running.http() as http:
+        reply = http.post("/v1/chat/completions", json=asking("bad", moderation=BLOCK)).json()
+        [choice] = reply["choices"]
+        assert choice["finish_reason"] == "content_filter" and not choice["message"]["content"]
+        scored = asking("bad", moderation=BLOCK | {"policy": {"output": {"mode": "score"}}})
+        [choice] = http.post("/v1/chat/completions", json=scored).json()["choices"]
+        assert choice["message"]["content"] == "z" * 12
+
+
+def test_a_request_cannot_have_the_best_delivered_and_what_is_bad_blocked(guarded: Running) -> None:
+    body = asking(moderation=BLOCK, ringfence={"exhausted": "best"})
+    param, message = refused(guarded, body)
+    assert param == "moderation.policy.output.mode" and "ringfence.exhausted" in message
+
+
+def test_raw_text_is_refused_where_the_judge_asks_within_a_conversation() -> None:
+    question = {
+        "form": "turn",
+        "shows": "conversation",
+        "question": "Warm? ",
+        "options": [{"label": "yes", "value": 1}, {"label": "no", "value": -1}],
+    }
+    turn = Principle.model_validate({"name": "warm", "summary": "It is warm.", **question})
+    judges = {"warm": asyncio.run(SelfJudge.open(Parts(), turn)), "no-z": NoZ()}
+    parts = Parts()
+    with serving(parts, judges=judges) as running:
+        body: dict[str, Any] = {"model": "tiny", "prompt": "x"}
+        param, message = refused(running, body, "/v1/completions")
+        assert param == "prompt" and "warm" in message
+        named = body | {"ringfence": {"principle": "warm", "decoder": "rain"}}
+        assert refused(running, named, "/v1/completions")[0] == "ringfence.principle"
+        assert parts.inner.calls["draft"] == 0
+        with running.http() as http:
+            for other in ({"principle": "no-z"}, {"decoder": "plain"}):
+                reply = http.post("/v1/completions", json=body | {"ringfence": other})
+                assert reply.status_code == 200, reply.text
+            reply = http.post("/v1/chat/completions", json=asking())
+            assert reply.status_code == 200, reply.text

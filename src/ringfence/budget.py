@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ringfence.concurrency import together
 from ringfence.engine import Draft, Engine, Sampling, Tokens
 from ringfence.errors import ContextError, JudgeError
 from ringfence.events import Cost
@@ -90,12 +91,14 @@ class Meter:
         self._fed += sum(len(draft.tokens) + draft.fed for draft in drafts)
         return drafts
 
-    async def judge(self, prompt: Rendering, replies: Sequence[str]) -> list[Verdict]:
+    async def judge(self, prompt: Rendering, replies: Sequence[str]) -> list[Verdict | None]:
         """As `Judge.judge`; one iteration a reply.
+
+        A reply that the judge has no room for in its context gets None.
 
         Raises:
             Exhausted: fewer iterations than replies are left, the time is up, or the judge has no
-                room for a reply of this length in its context.
+                room for any of the replies.
             JudgeError: there is no judge.
         """
         if self._judge is None:
@@ -104,15 +107,47 @@ class Meter:
             raise Exhausted(f"budget of {self.budget.iterations} judged drafts is spent")
         self._iterations += len(replies)
         async with self._counted():
-            try:
-                verdicts = await self._judge.judge(prompt, replies)
-            except ContextError as error:  # what was judged before stands
-                raise Exhausted(f"no room to judge a longer reply: {error}") from None
-        self._requests += sum(verdict.requests for verdict in verdicts)
-        judged = sum(verdict.fed for verdict in verdicts)
+            verdicts = await self._fitting(self._judge, prompt, replies)
+        given = [verdict for verdict in verdicts if verdict is not None]
+        self._requests += sum(verdict.requests for verdict in given)
+        judged = sum(verdict.fed for verdict in given)
         self._judged += judged
         self._fed += judged
         return verdicts
+
+    @staticmethod
+    async def _fitting(
+        judge: Judge, prompt: Rendering, replies: Sequence[str]
+    ) -> list[Verdict | None]:
+        """Verdicts on the replies that fit into the judge's context.
+
+        Raises:
+            Exhausted: none does.
+        """
+
+        async def alone(reply: str) -> Verdict | None:
+            try:
+                [verdict] = await judge.judge(prompt, [reply])
+            except ContextError:
+                return None
+            return verdict
+
+        try:
+            return [*await judge.judge(prompt, replies)]
+        except ContextError as error:  # which of them is too long, it does not say
+            verdicts = await together(alone(reply) for reply in replies if len(replies) > 1)
+            if not any(verdicts):  # what was judged before stands
+                raise Exhausted(f"no room to judge a longer reply: {error}") from None
+            return verdicts
+
+    async def turn(self) -> None:
+        """Let others have their turn, in work that asks neither engine nor judge.
+
+        Raises:
+            Exhausted: the time is up.
+        """
+        await asyncio.sleep(0)
+        self._seconds_left()
 
     def committed(self, tokens: int) -> None:
         """Count tokens that became final."""
@@ -153,12 +188,21 @@ class Meter:
             first_commit_seconds=self._first_commit,
         )
 
-    @asynccontextmanager
-    async def _counted(self) -> AsyncIterator[None]:
-        """Count a round unless it runs beside another, and keep the deadline."""
+    def _seconds_left(self) -> float:
+        """More than 0.
+
+        Raises:
+            Exhausted: the time is up.
+        """
         left = self._started + self.budget.seconds - time.monotonic()
         if left <= 0:
             raise Exhausted(f"budget of {self.budget.seconds:g} seconds is spent")
+        return left
+
+    @asynccontextmanager
+    async def _counted(self) -> AsyncIterator[None]:
+        """Count a round unless it runs beside another, and keep the deadline."""
+        left = self._seconds_left()
         if self._in_flight == 0:
             self._rounds += 1
         self._in_flight += 1

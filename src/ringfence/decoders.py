@@ -19,7 +19,7 @@ from ringfence.judges import Verdict
 from ringfence.options import DecoderName, Options
 from ringfence.rendering import Rendering
 from ringfence.search import TreeSearch
-from ringfence.search_settings import SearchSettings
+from ringfence.search_settings import MOST_ITERATIONS, SearchSettings
 from ringfence.stop_strings import StopStrings
 
 
@@ -56,6 +56,7 @@ class Task:
     async def judge(self, reply: Tokens) -> Verdict:
         """Verdict on the reply so far."""
         [verdict] = await self.meter.judge(self.prompt, [self.text(reply)])
+        assert verdict is not None  # or the budget would have been exhausted
         return verdict
 
 
@@ -122,12 +123,13 @@ async def best_of_n(task: Task) -> Events:
         verdicts = await task.meter.judge(task.prompt, [task.text(d.tokens) for d in drafts])
     except Exhausted as limit:
         raise Refused(None, str(limit)) from None
-    for node, verdict in enumerate(verdicts, 1):
-        yield Judged(node=node, value=verdict.value, reason=verdict.reason)
-    best = max(range(len(drafts)), key=lambda i: (verdicts[i].value, drafts[i].logprob))
-    value = verdicts[best].value
+    judged = {place: verdict for place, verdict in enumerate(verdicts) if verdict is not None}
+    for place, verdict in judged.items():
+        yield Judged(node=place + 1, value=verdict.value, reason=verdict.reason)
+    best = max(judged, key=lambda place: (judged[place].value, drafts[place].logprob))
+    value = judged[best].value
     if value < task.threshold and options.exhausted != "best":
-        raise Refused(value, f"the best of {count} replies has a value of {value:.2f}")
+        raise Refused(value, f"the best of {len(judged)} replies has a value of {value:.2f}")
     detail = ""
     if short and not drafts[best].finished:
         detail = f"budget of {options.budget.tokens} drafted tokens cut {count} replies short"
@@ -330,7 +332,7 @@ async def _widening(
             update={
                 "width": min(2 * settings.width, 64),
                 "max_width": min(2 * settings.max_width, 64),
-                "iterations": 2 * settings.iterations,
+                "iterations": min(2 * settings.iterations, MOST_ITERATIONS),
             }
         )
     chosen = searches[-1]

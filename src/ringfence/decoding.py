@@ -14,7 +14,7 @@ from dataclasses import replace
 from ringfence.budget import Meter
 from ringfence.decoders import DECODERS, Refused, Task
 from ringfence.embedding import Embedder, HashedNgrams
-from ringfence.engine import Engine, Tokens
+from ringfence.engine import Engine, Tokens, check_call
 from ringfence.errors import BudgetError, InputError, JudgeError
 from ringfence.events import Committed, Ended, EndReason, Events, Reply
 from ringfence.judges import Judge
@@ -37,11 +37,13 @@ async def decode(
 ) -> Events:
     """Make a reply and tell what happens, event by event. The last event is `Ended`.
 
-    Closing the iterator early cancels the work in flight.
+    Closing the iterator early cancels the work in flight. Where the model's context ends before
+    `options.max_tokens`, so does the reply.
 
     Raises:
         JudgeError: the decoder needs a judge and there is none.
         BudgetError: nothing acceptable within the budget and `options.exhausted` is `error`.
+        ContextError: the prompt leaves no room for a reply.
         EngineError: the engine cannot answer.
     """
     options = options or Options()
@@ -52,6 +54,9 @@ async def decode(
             f"decoder {decoder} judges its drafts and needs a principle (--principle NAME); "
             "or use the decoder plain."
         )
+    check_call(engine.card, prompt.tokens, 1, 1)
+    room = engine.card.context - len(prompt.tokens)
+    options = options.model_copy(update={"max_tokens": min(options.max_tokens, room)})
     meter = Meter(engine, judge, options.budget)
     task = Task(
         prompt=prompt,
@@ -59,7 +64,8 @@ async def decode(
         embedder=embedder or HashedNgrams(),
         options=options,
         threshold=_threshold(options, judge),
-        rng=random.Random(options.seed),
+        # As a number, a negative seed would draw what its positive one draws.
+        rng=random.Random(options.seed if options.seed >= 0 else str(options.seed)),
     )
     # Closed here and now when the caller closes this stream: its work must stop at once, and not
     # when the garbage collector comes by.

@@ -8,6 +8,7 @@ for anyway. `MiniLM` is the encoder of the paper's code, as an extra. Knows noth
 from __future__ import annotations
 
 import re
+import threading
 import zlib
 from collections import Counter
 from collections.abc import Sequence
@@ -29,6 +30,11 @@ class Embedder(Protocol):
         """Cosine from which on two drafts count as saying the same."""
         ...
 
+    @property
+    def slow(self) -> bool:
+        """Whether others should have their turn meanwhile: `embed` is then called in threads."""
+        ...
+
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Unit row vectors, shape (len(texts), dimension); the zero vector for blank text."""
         ...
@@ -43,6 +49,7 @@ class HashedNgrams:
     dimension = 384
     # Agrees best with MiniLM at 0.95 on pairs of real drafts (benchmarks/similarity.py).
     similar = 0.90
+    slow = False
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """See `Embedder.embed`."""
@@ -64,14 +71,18 @@ class MiniLM:
     """
 
     similar = 0.95
+    slow = True
 
     def __init__(self) -> None:
         """Load the model from the package that carries it."""
         self._model = _load_minilm()
+        # Its tokenizer fails where two threads use it at once.
+        self._lock = threading.Lock()
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """See `Embedder.embed`."""
-        vectors: Vectors = self._model.encode(list(texts), normalize_embeddings=True)
+        with self._lock:
+            vectors: Vectors = self._model.encode(list(texts), normalize_embeddings=True)
         return vectors
 
 

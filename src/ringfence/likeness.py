@@ -6,9 +6,10 @@ section 3.3 and equation 3.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
-from ringfence.embedding import Embedder
+from ringfence.embedding import Embedder, Vectors
 from ringfence.engine import Tokenizer, Tokens
 from ringfence.search_settings import SearchSettings
 from ringfence.tree import Node, average_embedding, update_siblings
@@ -22,15 +23,15 @@ class Likeness:
         self._embedder = embedder
         self._tokenizer = tokenizer
 
-    def begin(self, nodes: Sequence[Node], settings: SearchSettings) -> None:
+    async def begin(self, nodes: Sequence[Node], settings: SearchSettings) -> None:
         """First embeddings: of the token sets alone, replaced by the first judged text."""
         if not _wanted(settings) or not nodes:
             return
-        vectors = self._embedder.embed([self._tokenizer.decode(node.tokens) for node in nodes])
+        vectors = await self._embed([self._tokenizer.decode(node.tokens) for node in nodes])
         for node, vector in zip(nodes, vectors, strict=True):
             node.embedding = vector
 
-    def back_up(
+    async def back_up(
         self, leaf: Node, value: float, simulated: Tokens, settings: SearchSettings
     ) -> None:
         """Value and embedding to every node of the path, then to siblings that say the same.
@@ -48,7 +49,7 @@ class Likeness:
             tail = node.tokens + tail
             texts.append(self._tokenizer.decode(tail))
         embeds = _wanted(settings)
-        vectors = self._embedder.embed(texts[::-1]) if embeds else ()
+        vectors = await self._embed(texts[::-1]) if embeds else ()
         for node in path:
             node.updated(value, 1.0)
             node.real_visits += 1
@@ -57,6 +58,11 @@ class Likeness:
         if settings.similarity:
             for node in path:
                 update_siblings(node, value, settings, self._embedder.similar)
+
+    async def _embed(self, texts: Sequence[str]) -> Vectors:
+        if self._embedder.slow:
+            return await asyncio.to_thread(self._embedder.embed, texts)
+        return self._embedder.embed(texts)
 
 
 def _wanted(settings: SearchSettings) -> bool:

@@ -103,15 +103,22 @@ class TreeSearch:
         nothing. The stream always ends; see `finished` and `spent`.
         """
         self.spent = ""
-        iterations = 0
+        first = left = self._meter.iterations_left
+        iterations = newest = 0
+        # Coming back to replies that have ended asks nobody and never ends by itself. A commit by
+        # visits needs some of it, however small the budget.
+        most_in_a_row = self._meter.budget.iterations + self.settings.visits
         try:
             while not (chosen := self._ready()):
-                if iterations >= self.settings.iterations:
-                    raise Exhausted(f"{iterations} drafts judged, none good enough")
-                allowed = min(self.settings.iterations - iterations, self._meter.iterations_left)
+                if iterations >= self.settings.iterations or iterations - newest > most_in_a_row:
+                    raise Exhausted(f"{first - left} drafts judged, none good enough")
+                await self._meter.turn()
+                allowed = min(self.settings.iterations - iterations, left)
                 async for event in self._iterate(max(1, min(self.settings.leaves, allowed))):
                     iterations += isinstance(event, Judged)
                     yield event
+                if self._meter.iterations_left < left:
+                    left, newest = self._meter.iterations_left, iterations
         except Exhausted as limit:
             chosen = self._acceptable() or (self._best_judged() if exhausted_best else None)
             if chosen is None:
@@ -221,7 +228,7 @@ class TreeSearch:
         for judged in await self._judge(chosen):
             yield judged
             leaf = next(node for node in chosen if node.id == judged.node)
-            self._likeness.back_up(leaf, judged.value, judged.simulated, self.settings)
+            await self._likeness.back_up(leaf, judged.value, judged.simulated, self.settings)
             if judged.value < self.threshold and leaf.id in new:
                 self._meter.rewound()
                 dropped = tuple(token for node in leaf.path() for token in node.tokens)
@@ -235,12 +242,15 @@ class TreeSearch:
                 await self._expand(node, events)
             elif self.settings.dynamic_addition and alike_and_bad(node, self.settings):
                 await self._add_child(node, events)
+            if not node.children:
+                raise Exhausted("no room to judge a longer reply")
             node = best_child(node, self.settings)
             if not node.real_visits or self._ends(node):
                 return node
 
     def _ends(self, node: Node) -> bool:
-        return node.finished or node.stop >= self._limit
+        """Whether nothing can be judged below a node."""
+        return node.finished or node.stop >= self._limit or node.children == []
 
     def _length(self, node: Node) -> int:
         """Tokens of the sets below a node."""
@@ -267,7 +277,7 @@ class TreeSearch:
         for child in node.children:
             child.prior = self._prior(child, node.children)
             events.append(self._drafted(child))
-        self._likeness.begin(node.children, self.settings)
+        await self._likeness.begin(node.children, self.settings)
 
     def _prior(self, child: Node, children: Sequence[Node]) -> float:
         total = sum(math.exp(sibling.logprob) for sibling in children)
@@ -318,11 +328,14 @@ class TreeSearch:
             return
         assert node.children is not None
         child.prior = self._prior(child, node.children)
-        self._likeness.begin([child], self.settings)
+        await self._likeness.begin([child], self.settings)
         events.append(self._drafted(child))
 
     async def _judge(self, leaves: Sequence[Node]) -> list[Judged]:
-        """Verdicts for leaves, looking ahead first; an ended reply is judged only once."""
+        """Verdicts for leaves, looking ahead first; an ended reply is judged only once.
+
+        Leaves that the judge has no room for leave the tree.
+        """
         new = [leaf for leaf in leaves if leaf.verdict is None]
         ahead = await together(self._look_ahead(leaf) for leaf in new)
         replies = [
@@ -332,6 +345,9 @@ class TreeSearch:
         verdicts = await self._meter.judge(self._prompt, replies) if new else []
         for leaf, verdict in zip(new, verdicts, strict=True):
             leaf.verdict = verdict
+            if verdict is None:  # what goes on from it would be longer still
+                assert leaf.parent is not None and leaf.parent.children is not None
+                leaf.parent.children.remove(leaf)
         simulated_by = {leaf.id: simulated for leaf, simulated in zip(new, ahead, strict=True)}
         return [
             Judged(

@@ -6,6 +6,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
+# The budget bounds what is judged; visits of what was judged before are bounded by this.
+MOST_ITERATIONS = 10_000
+
 
 class SearchSettings(BaseModel):
     """Constants of the search; every part can be switched off on its own.
@@ -29,7 +32,8 @@ class SearchSettings(BaseModel):
         similarity_unvisited: update siblings that were never judged, too.
         dynamic_addition: draft another child where all children are alike and bad.
         variance: children are alike if ‖variance of their embeddings‖ < variance x set length.
-        iterations: most judgements for one commit (T).
+        iterations: most judgements for one commit (T); coming back to a reply that has ended counts
+            as one here.
         commit: what is committed: the child of the root with the most `visits` (the paper), or the
             child that leads to the draft of the best `verdict`, as soon as that is acceptable.
         visits: a commit by visits needs at least this many real visits of the child (paper: more
@@ -59,7 +63,7 @@ class SearchSettings(BaseModel):
     similarity_unvisited: bool = True
     dynamic_addition: bool = True
     variance: float = Field(default=0.03, ge=0)
-    iterations: int = Field(default=50, ge=1)
+    iterations: int = Field(default=50, ge=1, le=MOST_ITERATIONS)
     commit: Literal["visits", "verdict"] = "visits"
     visits: int = Field(default=7, ge=1)
     threshold: float | None = Field(default=0.8, ge=-1, le=1)

@@ -116,12 +116,10 @@ def apart(reply: str, names: Container[str]) -> tuple[str, list[dict[str, Any]]]
 
 
 def settled(reply: str) -> int:
-    """How many characters of a reply are no part of a call, whatever comes behind them."""
+    """How many characters of a reply belong to what `apart` leaves, whatever comes behind them."""
     begin = _BEGINS.search(reply)
     if begin:
-        return begin.start()
-    if not reply.strip():
-        return 0
+        return len(reply[: begin.start()].rstrip())
     # The end may be the beginning of a mark, and a line of its own the beginning of an action.
     text = f"\n{reply}"
     longest = max(
@@ -133,7 +131,7 @@ def settled(reply: str) -> int:
         ),
         default=0,
     )
-    return max(0, len(reply) - longest)
+    return len(reply[: max(0, len(reply) - longest)].rstrip())
 
 
 def _parts(reply: str) -> Iterator[tuple[int, str]]:

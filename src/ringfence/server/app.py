@@ -17,10 +17,10 @@ from ringfence.errors import ContextError, RingfenceError
 from ringfence.events import Committed, Ended
 from ringfence.judges import Judge
 from ringfence.server import metrics
-from ringfence.server.failures import JSON, ErrorBody, Failure, failure_of, of_body
-from ringfence.server.gate import Gate, log_place
+from ringfence.server.failures import JSON, ErrorBody, Failure, failure_of, log_failure, of_body
+from ringfence.server.gate import Gate
 from ringfence.server.jobs import Job, Step
-from ringfence.server.planning import failure_in
+from ringfence.server.planning import too_small
 from ringfence.server.replies import ChatCompletion, Outcome, TextCompletion
 from ringfence.server.requests import ChatRequest, CompletionRequest
 from ringfence.server.service import Service
@@ -196,8 +196,8 @@ async def _answer(
         return JSON(shape.whole(outcomes))
     except ClientGone:
         return Response(status_code=499)
-    except ContextError as error:
-        raise failure_in(error, body) from None
+    except ContextError:
+        raise too_small(body) from None
     finally:
         if job is not None:
             await job.close()
@@ -268,11 +268,11 @@ async def _parts(
                 break
         for chunk in shape.closings(fold.ends()):
             yield event(chunk)
-    except ContextError as error:
-        yield event(failure_in(error, body).body())
+    except ContextError:
+        yield event(too_small(body).body())
     except (Failure, RingfenceError) as error:
         yield event(failure_of(error).body())
     except Exception as error:
-        log_place(error)
+        log_failure(error)
         yield event(failure_of(error).body())
     yield DONE

@@ -1,4 +1,4 @@
-"""What a client is told when a request fails: OpenAI's error object, for every kind of failure.
+"""What is told when a request fails: OpenAI's error object to the client, and to the log the place.
 
 Knows nothing of what a request may ask for.
 """
@@ -6,6 +6,8 @@ Knows nothing of what a request may ask for.
 from __future__ import annotations
 
 import json
+import logging
+import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +22,8 @@ from ringfence.errors import (
     JudgeError,
     RingfenceError,
 )
+
+logger = logging.getLogger("ringfence.server")
 
 # Errors of one request that are told; a body of 10,000 broken messages has 10,000.
 _TOLD = 5
@@ -110,22 +114,42 @@ def _type(status: int) -> str:
 
 
 def failure_of(error: BaseException) -> Failure:
-    """How the client is told about an error. What nobody foresaw tells nothing about itself."""
+    """How the client is told about an error.
+
+    What nobody foresaw tells nothing about itself, nor do engines and judges: their errors name
+    hosts and quote other servers.
+    """
     if isinstance(error, Failure):
         return error
     if isinstance(error, ContextError):
-        return invalid(str(error), "messages", "context_length_exceeded")
+        return invalid("prompt and reply exceed the context", None, "context_length_exceeded")
     if isinstance(error, InputError):
         return invalid(str(error), None)
     if isinstance(error, EngineError):
-        return Failure(503, str(error), code="engine_error", headers={"Retry-After": "1"})
+        message = "the engine cannot answer; the server's log says why"
+        return Failure(503, message, code="engine_error", headers={"Retry-After": "1"})
     if isinstance(error, BudgetError):
         return Failure(422, str(error), code="budget_exhausted")
     if isinstance(error, JudgeError):
-        return Failure(503, str(error), code="judge_error")
+        message = "the judge cannot answer; the server's log says why"
+        return Failure(503, message, code="judge_error")
     if isinstance(error, RingfenceError):
         return Failure(500, str(error), code="internal_error")
     return Failure(500, "the server failed; its log says where", code="internal_error")
+
+
+def log_failure(error: BaseException) -> None:
+    """Where it happened; of engines and judges also what they say.
+
+    Other messages are left out: they may quote what the client sent.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    places = "".join(f"\n  {frame.filename}:{frame.lineno} in {frame.name}" for frame in frames)
+    said = ""
+    if isinstance(error, EngineError | JudgeError):
+        # Quoted, since what another server says could move the cursor or pose as another line.
+        said = f": {_clipped(str(error), _LONGEST)!r}"
+    logger.error("%s%s%s", type(error).__name__, said, places)
 
 
 def of_body(errors: Sequence[Mapping[str, Any]]) -> Failure:

@@ -1,24 +1,20 @@
 """What every HTTP request passes first: host, key, size, and a net for what nobody foresaw.
 
 Plain ASGI, since a middleware that wraps responses would hide a client's leaving. Knows nothing of
-routes. Nothing of a request's contents is ever logged.
+routes, and logs nothing of a request's contents.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hmac
-import logging
-import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ringfence.server.failures import Failure, failure_of
+from ringfence.server.failures import Failure, failure_of, log_failure
 from ringfence.server.settings import ServerSettings, is_loopback
-
-logger = logging.getLogger("ringfence.server")
 
 # Asked by load balancers, which have no key; it tells nothing.
 _OPEN = frozenset({"/health"})
@@ -69,7 +65,7 @@ class Gate:
         except Exception as error:  # the net: whatever it is, the client gets an answer
             failure = failure_of(error)
             if failure.status >= 500:
-                log_place(error)
+                log_failure(error)
             if not started:
                 await failure.response()(scope, receive, send)
         finally:
@@ -171,10 +167,3 @@ def _without_port(host: str) -> str:
     if host.startswith("["):
         return host.partition("]")[0] + "]"
     return host.partition(":")[0]
-
-
-def log_place(error: BaseException) -> None:
-    """Where it happened, without the message: it may quote what the client sent."""
-    frames = traceback.extract_tb(error.__traceback__)
-    places = "".join(f"\n  {frame.filename}:{frame.lineno} in {frame.name}" for frame in frames)
-    logger.error("%s%s", type(error).__name__, places)

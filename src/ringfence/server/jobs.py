@@ -17,13 +17,13 @@ from ringfence.concurrency import together
 from ringfence.decoding import decode
 from ringfence.embedding import Embedder
 from ringfence.engine import Engine
-from ringfence.errors import ContextError
+from ringfence.errors import ContextError, EngineError, JudgeError
 from ringfence.events import Committed, Cost, Drafted, Ended, Event, Judged, Rewound
 from ringfence.judges import Judge
 from ringfence.options import DecoderName, Options
 from ringfence.rendering import Rendering
 from ringfence.server.admission import Admission
-from ringfence.server.failures import Failure, failure_of
+from ringfence.server.failures import Failure, failure_of, log_failure
 from ringfence.server.metrics import Metrics
 
 
@@ -170,6 +170,8 @@ class Job:
             self._leave()
         except Exception as error:  # handed to the reader, who knows what to tell whom
             self._leave()
+            if isinstance(error, EngineError | JudgeError):
+                log_failure(error)
             outcome = "rejected" if failure_of(error).status == 429 else "failed"
             self._steps.put_nowait(error)
         finally:

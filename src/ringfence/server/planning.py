@@ -8,14 +8,15 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pydantic import ValidationError
 
 from ringfence.budget import Budget
 from ringfence.engine import Engine
-from ringfence.errors import ContextError, InputError, RenderingError
-from ringfence.judges import Judge
+from ringfence.errors import InputError, RenderingError
+from ringfence.judges import Judge, SelfJudge
 from ringfence.options import DecoderName, Options
 from ringfence.rendering import Rendering, render, render_text
 from ringfence.rings import PRESETS, Conversation
@@ -25,7 +26,7 @@ from ringfence.server.jobs import Plan
 from ringfence.server.requests import BudgetRequest, ChatRequest, CompletionRequest, Moderation
 from ringfence.server.settings import ServerSettings
 
-# Long conversations take seconds; each of these occupies a thread of the pool.
+# Long conversations take seconds each.
 _RENDERED_AT_ONCE = 4
 
 Request = ChatRequest | CompletionRequest
@@ -48,7 +49,8 @@ class Planner:
         self.decoder: DecoderName = settings.decoder or ("guarded" if judges else "plain")
         self.principle = settings.principle or next(iter(judges), None)
         self._engine = engine
-        self._rendering = asyncio.Semaphore(_RENDERED_AT_ONCE)
+        # A thread goes on when its client has left, so they are counted by a pool of their own.
+        self._rendering = ThreadPoolExecutor(_RENDERED_AT_ONCE, "ringfence-rendering")
         if settings.principle is not None and settings.principle not in judges:
             raise InputError(
                 f"principle: {settings.principle!r} is not loaded. Loaded: {self._loaded()}."
@@ -76,19 +78,38 @@ class Planner:
                 "ringfence.policy",
             )
         self._check_length(request)
-        # Templates and tokenizers take their time on long conversations, and others wait. A thread
-        # goes on when its client has left, so there are never more than a few.
-        async with self._rendering:
-            prompt = await asyncio.to_thread(self._render, request, policy)
+        judge = self.judges[principle] if principle else None
+        self._check_judged(request, judge)
+        # Templates and tokenizers take their time on long conversations, and others wait.
+        prompt = await asyncio.get_running_loop().run_in_executor(
+            self._rendering, self._render, request, policy
+        )
         options = self._options(request, prompt)
         return Plan(
             prompt=prompt,
             decoder=decoder,
             principle=principle,
-            judge=self.judges[principle] if principle else None,
+            judge=judge,
             options=self._each(request, options),
             score=isinstance(request, ChatRequest) and request.moderation is not None,
         )
+
+    def close(self) -> None:
+        """Take no more plans; what is being rendered is finished."""
+        self._rendering.shutdown(wait=False)
+
+    @staticmethod
+    def _check_judged(request: Request, judge: Judge | None) -> None:
+        """Refuse raw text where the judge asks within a conversation."""
+        if not isinstance(request, CompletionRequest) or not isinstance(judge, SelfJudge):
+            return
+        if judge.principle.form == "turn":
+            param = "prompt" if request.ringfence.principle is None else "ringfence.principle"
+            raise invalid(
+                f"{param}: the principle {judge.principle.name} judges conversations, and not raw "
+                "text; use /v1/chat/completions, another principle or the decoder plain",
+                param,
+            )
 
     def _check_length(self, request: Request) -> None:
         """Refuse what cannot fit before it is rendered: a message is a token at least."""
@@ -136,7 +157,7 @@ class Planner:
         if principle is not None and principle not in self.judges:
             raise invalid(f"{param}: {principle!r} is not loaded. Loaded: {self._loaded()}.", param)
         decoder = steering.decoder or self.decoder
-        if moderation is not None and moderation.blocks and decoder == "plain":
+        if _blocks(request) and decoder == "plain":
             if steering.decoder is not None:
                 raise invalid(
                     "moderation.policy.output.mode: the decoder plain blocks nothing; name another",
@@ -200,6 +221,14 @@ class Planner:
             options = Options.model_validate(defaults | steered | chosen | {"budget": budget})
         except ValidationError as error:
             raise of_options(error, names, "ringfence.") from None
+        if _blocks(request) and options.exhausted == "best":
+            if request.ringfence.exhausted == "best":
+                raise invalid(
+                    "moderation.policy.output.mode: block delivers nothing bad, and "
+                    "ringfence.exhausted best does; leave one of the two out",
+                    "moderation.policy.output.mode",
+                )
+            options = options.model_copy(update={"exhausted": "refuse"})
         room = self._engine.card.context - len(prompt.tokens)
         if room < 1 or (limit is not None and limit > room):
             raise self._too_long(request, prompt, options.max_tokens)
@@ -220,8 +249,7 @@ class Planner:
             "context_length_exceeded",
         )
 
-    @staticmethod
-    def _each(request: Request, options: Options) -> tuple[Options, ...]:
+    def _each(self, request: Request, options: Options) -> tuple[Options, ...]:
         """Options of each of n replies: seeds count up, and the limits are shared out."""
         count = request.n or 1
         budget = options.budget
@@ -230,16 +258,31 @@ class Planner:
         share = budget.model_copy(
             update={"tokens": budget.tokens // count, "iterations": budget.iterations // count}
         )
+        if self.settings.locked and share != self.settings.options.budget:
+            # The operator takes the best of his own budget; a client could make it as small as to
+            # have the first draft, however bad.
+            exhausted = "refuse" if options.exhausted == "best" else options.exhausted
+            options = options.model_copy(update={"exhausted": exhausted})
         return tuple(
             options.model_copy(update={"seed": options.seed + index, "budget": share})
             for index in range(count)
         )
 
 
-def failure_in(error: ContextError, request: Request) -> Failure:
+def too_small(request: Request) -> Failure:
     """A context that turned out to be too small while decoding, in the client's words."""
     param = "prompt" if isinstance(request, CompletionRequest) else "messages"
-    return invalid(str(error), param, "context_length_exceeded")
+    return invalid(
+        f"prompt and reply exceed the context; shorten the prompt or {request.limit[1]}",
+        param,
+        "context_length_exceeded",
+    )
+
+
+def _blocks(request: Request) -> bool:
+    """Whether a bad reply must not be delivered."""
+    moderation = request.moderation if isinstance(request, ChatRequest) else None
+    return moderation is not None and moderation.blocks
 
 
 def _moderated(moderation: Moderation, principle: str | None) -> str:

@@ -74,6 +74,8 @@ class Service:
             job.break_off("the server is stopping")
         if self._jobs:
             await asyncio.wait(self._jobs)
+        # Not before: what comes meanwhile is told that the server is stopping.
+        self.planner.close()
 
     def about(self) -> dict[str, object]:
         """What this server is and does, for /v1/models."""

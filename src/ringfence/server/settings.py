@@ -28,7 +28,8 @@ class ServerSettings(BaseModel):
             a request may lower and not raise. Requests without a seed get a fresh one each, unless
             `options.seed` is set.
         locked: how replies are made is the operator's alone: requests may set nothing of
-            `ringfence` but a lower budget, and no other principle for moderation.
+            `ringfence` but a lower budget, and no other principle for moderation. Where a request
+            makes a reply's budget smaller, `options.exhausted: best` does not hold.
         concurrency: requests that are decoded at once.
         queue: requests that may wait for that; more are refused with 429.
         keepalive: seconds without a committed token after which a stream gets a comment line.
