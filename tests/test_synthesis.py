@@ -160,13 +160,13 @@ def test_conditional_rules_come_as_minimal_pairs_yes_and_no_in_balance() -> None
 
 
 def test_a_rule_may_have_words_for_no_and_a_word_may_stand_alone() -> None:
-    found = [case for case in cases("composition", 80) if "shape:conditional" in case.families]
+    found = [case for case in cases("composition", 120) if "shape:the code word" in case.families]
     others = [case for case in found if case.siblings["absent"].target == _other(case)]
     assert 4 < len(others) < 20
     for case in others:
         assert {case.siblings[name].target for name in NO} == {_other(case)}
     alone = [case.siblings[name] for case in found for name in (*YES, *NO) if _alone(case, name)]
-    assert len(alone) > 10
+    assert len(alone) > 5
     # Nothing else is asked there, so that the rule has to say what to reply.
     assert all(len((sibling.target or "").split()) <= 4 for sibling in alone)
 
@@ -181,9 +181,22 @@ def _alone(case: Case, name: str) -> bool:
     return len(case.siblings[name].messages[-1].content.split()) <= 2
 
 
+def test_what_is_served_is_done_and_what_is_not_gets_the_fixed_reply() -> None:
+    found = [case for case in cases("composition", 80) if "shape:the topic" in case.families]
+    assert len(found) > 4
+    asks = set()
+    for case in found:
+        asked = [case.siblings[name].messages[-1].content for name in (*YES, *NO)]
+        assert len(set(asked)) == 8
+        asks |= set(asked)
+        # Whatever is asked for, the rule is the same.
+        assert len({case.siblings[name].messages[:-1] for name in (*YES, *NO)}) == 1
+    assert any('"' in text for text in asks)
+
+
 def test_the_code_word_is_near_but_not_in_the_near_miss() -> None:
     for case in cases("composition", 40):
-        if "shape:conditional" in case.families:
+        if "shape:the code word" in case.families:
             rule = case.siblings["near"].instructions[0].text
             code = re.search(r'(?:word|token) "(\w+)"', rule)[1]
             assert code in case.siblings["quoted"].messages[-1].content

@@ -97,12 +97,12 @@ def draw_task(draw: Draw, beside: Sequence[Constraint] = ()) -> Task:
     return draw_fact(draw)
 
 
-def draw_mention(draw: Draw) -> Task:
-    """A request to write a line about something; any that names it will do."""
+def draw_mention(draw: Draw, things: Sequence[str] = ()) -> Task:
+    """A request to write a line about something, or one of `things`; any that names it will do."""
     every = catalogue.mentions(draw.split)
-    name = draw.choice(tuple(every))
+    name = draw.choice([name for name in every if not things or every[name].subject == "thing"])
     mention = every[name]
-    subject = draw.choice(catalogue.names(draw.split)[mention.subject])
+    subject = draw.choice(things or catalogue.names(draw.split)[mention.subject])
     slots = {"{subject}": subject}
     # Of people the first name will do, of things the plural.
     other = {"name": subject.split()[0], "thing": _plural(subject)}.get(mention.subject)
