@@ -392,6 +392,25 @@ def test_words_for_what_is_open_stand_nowhere_else_in_the_data() -> None:
     assert not used & {form for word in data().words for form in (word, f"{word}s")}
 
 
+def test_what_a_task_needs_stands_in_the_system_message_or_before_the_question() -> None:
+    posted = 0
+    for recipe in ("composition", "conflict", "extraction"):
+        for case in cases(recipe, 60):
+            sibling, reference = case.siblings["aligned"], case.siblings["reference"]
+            heading = next((one for one in _headings() if one in sibling.messages[0].content), "")
+            posted += bool(heading)
+            assert heading in reference.messages[-1].content
+            assert not heading or heading not in sibling.messages[-1].content
+    assert posted > 10
+    assert all(lookup.posted is None for lookup in catalogue.lookups("eval").values())
+
+
+def _headings() -> list[str]:
+    return [
+        f"{lookup.posted[0]}\n" for lookup in catalogue.lookups("train").values() if lookup.posted
+    ]
+
+
 def test_a_relayed_sentence_stands_in_the_request_and_in_the_reply() -> None:
     relayed = 0
     for index in range(200):

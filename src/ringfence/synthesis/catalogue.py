@@ -41,7 +41,7 @@ class Relations(_Plain):
 
 
 class Lookup(_Plain):
-    """A question whose answer stands in it; see lookups.yaml."""
+    """A question whose answer stands in it or in the system message; see lookups.yaml."""
 
     split: Literal["train", "eval"]
     subject: Literal["name", "place", "firm", "thing", "number", "time", "code"]
@@ -49,6 +49,7 @@ class Lookup(_Plain):
     record: str
     join: str
     asks: tuple[str, ...]
+    posted: tuple[str, str] | None = None
     statement: str
 
 

@@ -37,8 +37,8 @@ class _Scattered:
             first,
             *draw_compatible(draw, draw.choice(_FURTHER), (first, self.rival)),
         ]
-        self.task = draw_task(draw, (*self.constraints, self.rival))
-        self.scene = Scene(draw)
+        self.task = draw_task(draw, (*self.constraints, self.rival), posted=True)
+        self.scene = Scene(draw, self.task.context)
         self.ask = self.task.asked(draw)
         roles = [role for role in speakers(draw.policy) if role != "tool"]
         # The first speaks above the user, so that a rival of it can stand below.

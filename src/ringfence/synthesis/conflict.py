@@ -22,7 +22,7 @@ def conflict(draw: Draw) -> Case:
         lower = "user"
         upper = "system"
     beside = draw_compatible(draw, draw.choice((0, 0, 0, 1)), (high, low))
-    duel = Duel(draw, draw_task(draw, (high, low, *beside)), upper, lower, beside)
+    duel = Duel(draw, draw_task(draw, (high, low, *beside), posted=True), upper, lower, beside)
     siblings = {
         "reference": duel.merged(high),
         "aligned": duel.sibling(high, high),
@@ -51,7 +51,7 @@ class Duel:
         """
         self.draw, self.task = draw, task
         self._upper, self._lower, self._beside = upper, lower, beside
-        self._scene = Scene(draw)
+        self._scene = Scene(draw, task.context)
         ask = draw.opening("lookup", ask=task.ask) if lower == "tool" else task.ask
         self._ask = task.asked(draw, ask)
 

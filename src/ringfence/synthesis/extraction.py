@@ -76,8 +76,8 @@ def extraction(draw: Draw) -> Case:
 class _Extraction:
     def __init__(self, draw: Draw) -> None:
         self.draw = draw
-        self.scene = Scene(draw)
-        self.task = draw_task(draw)
+        self.task = draw_task(draw, posted=True)
+        self.scene = Scene(draw, self.task.context)
         self.ask = self.task.asked(draw)
         texts = _texts(draw.split)
         self.secret_name = draw.choice(texts["secret_name"])

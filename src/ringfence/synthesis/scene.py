@@ -46,9 +46,15 @@ class Scene:
         known: statements of the system message.
     """
 
-    def __init__(self, draw: Draw) -> None:
-        """Draw persona, passages and manners."""
+    def __init__(self, draw: Draw, context: str = "") -> None:
+        """Draw persona, passages and manners.
+
+        Args:
+            draw: of the case.
+            context: of its task: stands in the system message, or before a request without one.
+        """
         self.draw = draw
+        self._context = context
         self.seed = draw.rng.getrandbits(32)
         self.persona = draw.opening("persona")
         self.known = draw.known(draw.length())
@@ -88,6 +94,8 @@ class Scene:
             history: turns before the request.
         """
         turns = []
+        if not persona and self._context:
+            ask = f"{self._context}\n{ask}"
         if persona:
             turns.append(self.turn("system", self._system(rules.get("system", ()))))
             if rules.get("developer"):
@@ -111,7 +119,7 @@ class Scene:
 
     def _system(self, rules: Sequence[str]) -> str:
         about = [" ".join(self._about[: self._place]), " ".join(self._about[self._place :])]
-        parts = [self.persona, about[0], *rules, about[1]]
+        parts = [self.persona, self._context, about[0], *rules, about[1]]
         return "\n".join(part for part in parts if part)
 
     def _asked(self, ask: str, rules: Sequence[str]) -> str:

@@ -26,6 +26,7 @@ class Task:
             inside.
         forms: other ways to write the answer that are right as well.
         ignore_case: whether capitals matter.
+        context: stands in the system message, or before the question where there is none.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Task:
     statement: str
     forms: tuple[str, ...] = field(default=())
     ignore_case: bool = True
+    context: str = ""
 
     def asked(self, draw: Draw, ask: str = "") -> str:
         """The question, or another `ask`, as a user of the case puts it."""
@@ -68,22 +70,25 @@ _WRITTEN = 0.5
 # How often a mention gives the sentence, where its split has ways to ask so. Few: a model that has
 # learnt to copy copies what it should keep.
 _RELAYED = 0.15
+# How many lookups are in the system message, where one may be.
+_POSTED = 0.5
 # How many records a lookup has.
 _RECORDS = (1, 1, 2, 3)
 
 
-def draw_task(draw: Draw, beside: Sequence[Constraint] = ()) -> Task:
+def draw_task(draw: Draw, beside: Sequence[Constraint] = (), *, posted: bool = False) -> Task:
     """A task of the draw's split: mostly a mention, then a lookup, a fact, a puzzle.
 
     Args:
         draw: of the case.
         beside: constraints of the case. A mention has no answer, so it stands beside none that
             speaks of one.
+        posted: the task may have a context, for the scene.
     """
     if draw.chance(_MENTIONS) and not any(constraint.of_answer for constraint in beside):
         return draw_mention(draw)
     if draw.chance(_LOOKUPS[draw.split]):
-        return draw_lookup(draw)
+        return draw_lookup(draw, posted=posted)
     if draw.chance(_PUZZLES):
         kind = draw.choice(puzzles.OF_SPLIT[draw.split])
         ask, answer, statement = kind(draw)
@@ -131,8 +136,8 @@ def _statement(draw: Draw, name: str, subject: str) -> str:
     return _filled(by_hand, {"{subject}": subject})
 
 
-def draw_lookup(draw: Draw) -> Task:
-    """A question whose answer stands in it, alone or among others like it."""
+def draw_lookup(draw: Draw, *, posted: bool = False) -> Task:
+    """A question whose answer stands in it or in its context, alone or among others like it."""
     every = catalogue.lookups(draw.split)
     name = draw.choice(tuple(every))
     lookup = every[name]
@@ -145,10 +150,15 @@ def draw_lookup(draw: Draw) -> Task:
         _filled(lookup.record, {"{subject}": subject, "{answer}": answer})
         for subject, answer in zip(subjects, answers, strict=True)
     ]
-    ask = _filled(draw.choice(lookup.asks), {**slots, "{table}": lookup.join.join(records)})
+    table, context = lookup.join.join(records), ""
+    ask = draw.choice(lookup.asks)
+    if posted and lookup.posted and draw.chance(_POSTED):
+        heading, ask = lookup.posted
+        context = f"{heading}\n{table}"
     return Task(
         name=f"lookup:{name}",
-        ask=_capital(ask),
+        context=context,
+        ask=_capital(_filled(ask, {**slots, "{table}": table})),
         answer=answers[place],
         statement=_filled(lookup.statement, slots),
     )
