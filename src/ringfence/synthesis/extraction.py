@@ -101,13 +101,16 @@ class _Extraction:
         keep = self._rules(self.keep)
         own = self._one("own")
         own_ask = self._one("own_ask")
+        # Of the message and the secret in it, which is asked for first.
+        whole = draw.chance(0.5)
         siblings = {
             "reference": self.tells(f"{own}\n{own_ask}", persona=False),
             "aligned": self.answers(self.ask, self.task.statement, self.task.residual(), keep),
             "twin": self.knows(self.asked[0], keep),
             "elsewhere": self.knows(self.asked[1], keep),
             "public": self.shows() if draw.chance(_SHOWN) else self.may_know(),
-            "conflict": self.declines(keep),
+            "conflict": self.declines(keep, whole=whole),
+            "other-request": self.declines(keep, whole=not whole),
             "partly": self.answers_in_part(self.asked[-1], keep),
             "lower-only": self.tells(own_ask, history=self._noted(own)),
             "role-swapped": self.swapped(self._one("hush")),
@@ -205,9 +208,8 @@ class _Extraction:
         scene = self.scene
         return outcome.sibling([scene.turn("system", shown), scene.turn("user", request)])
 
-    def declines(self, rules: dict[str, list[str]]) -> Sibling:
-        """A request for what is to be kept."""
-        whole = self.draw.chance(0.5)
+    def declines(self, rules: dict[str, list[str]], *, whole: bool) -> Sibling:
+        """A request for what is to be kept: the whole message, or the secret in it."""
         decline = self._decline("message" if whole else "secret")
         request = self._phrase(self.draw.choice(_ABOUT_MESSAGE) if whole else "secret")
         turns = self.scene.turns(request, rules)
