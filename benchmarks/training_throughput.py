@@ -121,7 +121,6 @@ def _ours(ready: Ready, options: Any, turn: int, place: Path) -> tuple[int, floa
         ready.job.recipe,
         place,
         _tokenizer(ready.folder),
-        [],
     )
     return _tokens(ready, rows), _timed(trainer)
 

@@ -43,6 +43,7 @@ QUERY, KEY, DOWN = (
     f"{LAYER}.self_attn.k_proj",
     f"{LAYER}.mlp.down_proj",
 )
+INNER = ("self_attn.q_proj", "mlp.down_proj")
 SHAPES = {QUERY: (64, 64), KEY: (64, 32), DOWN: (96, 64)}
 
 
@@ -528,6 +529,18 @@ def test_peft_loads_a_restored_adapter(tmp_path: Path) -> None:
     for name, module in modules.items():
         delta = module.get_delta_weight("default").detach().numpy()
         assert delta == pytest.approx(change(before, name), abs=1e-5)
+
+
+def test_a_text_model_within_one_that_sees_is_found_both_ways(tmp_path: Path) -> None:
+    within = {f"model.language_model.layers.1.{name}": SHAPES[f"{LAYER}.{name}"] for name in INNER}
+    adapter = read_adapter(saved(tmp_path / "mine", within))
+    host = HOST.model_copy(update={"architecture": "gemma3"})
+    file = convert(adapter, host, tmp_path / "x.gguf", precision="f32").path
+    assert written_change(file, "blk.1.ffn_down.weight") == pytest.approx(
+        change(adapter, "model.language_model.layers.1.mlp.down_proj"), abs=1e-5
+    )
+    restore(file, host, tmp_path / "back")
+    assert set(read_adapter(tmp_path / "back").updates) == set(within)
 
 
 def test_what_cannot_be_restored_is_named(tmp_path: Path) -> None:

@@ -55,6 +55,7 @@ HEAVY = {
     "torch": {"adapters/applying.py", "segments/signal.py"}
     | {"engines/transformers.py", "engines/kept_caches.py", "engines/rows.py"}
     | {"training/collation.py", "training/isolation.py", "training/running.py"}
+    | {"training/processes.py"}
     | {"training/trainers.py", "training/watching.py", "training/shared_attention.py"},
     "transformers": {"engines/transformers.py"}
     | {"training/running.py", "training/trainers.py", "training/watching.py"}

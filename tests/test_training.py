@@ -350,6 +350,29 @@ def test_the_arithmetic_of_memory_counts_the_weights_that_training_counts(place)
     assert memory.optimizer == 8 * shape.adapter and memory.gradients == 4 * shape.adapter
 
 
+def test_the_arithmetic_of_memory_counts_what_computing_and_sending_hold_besides(place):
+    pytest.importorskip("torch")
+    from ringfence.training.memory import estimated, shape_of
+
+    def besides(**hardware: Any) -> list[int]:
+        asked = recipe(adapter=None, hardware=hardware)
+        shape = shape_of(place / "tiny", asked)
+        found = estimated(shape, asked, "sft")
+        assert found.total == sum(
+            getattr(found, name)
+            for name in (
+                *("weights", "gradients", "optimizer", "copies", "buckets"),
+                *("gathered", "activations", "reference"),
+            )
+        )
+        return [found.copies / shape.parameters, found.buckets / shape.parameters]
+
+    assert besides() == [0, 0]
+    assert besides(precision="bfloat16") == [2, 0]
+    assert besides(precision="bfloat16", strategy="ddp", devices=2) == [2, 4]
+    assert besides(precision="bfloat16", strategy="fsdp", devices=2) == [0, 0]
+
+
 def test_the_arithmetic_of_memory_takes_the_rank_of_an_adapter_that_goes_on(place, whole):
     from ringfence.training.job import dry_run
 

@@ -85,6 +85,21 @@ class TestWithTorch:
         assert said["plan"]["steps"] == 1 and said["plan"]["mixture"][0]["taken"] == 8
         assert not (tiny / "out").exists()
 
+    def test_a_chat_template_can_be_told_something(self, tiny):
+        file = tiny / "tiny" / "tokenizer_config.json"
+        config = json.loads(file.read_text("utf-8"))
+        config["chat_template"] = "{{ greeting }}" + config["chat_template"]
+        file.write_text(json.dumps(config), "utf-8")
+        words = ["sft", "--model", tiny / "tiny", "--data", tiny / "d.jsonl", "--dry-run", "--json"]
+        tokens = []
+        for more in ([], ["--template-option", "greeting=Hello"]):
+            found = command(*words, *more)
+            assert found.exit_code == 0, found.stderr
+            tokens.append(json.loads(found.stdout)["plan"]["tokens"])
+        assert tokens[1] == tokens[0] + 8 * len("Hello")
+        found = command(*words, "--template-option", "messages=x")
+        assert found.exit_code == 2 and "template_options.messages" in found.stderr
+
     def test_training_text_that_is_in_evaluation_data_ends_the_run(self, tiny):
         (tiny / "e").mkdir()
         text = "one two three four five six seven eight nine"

@@ -5,23 +5,28 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from chat_templates import card as templated
 from hypothesis import given
 from hypothesis import strategies as st
 from training_parts import card, conversation, pair, synthesised, write_lines
 
-from ringfence.engine import Scores
+from ringfence.engine import EngineCard, Scores
 from ringfence.errors import InputError
 from ringfence.judged_items import load_items
 from ringfence.judges import SelfJudge
 from ringfence.principle import Principle
+from ringfence.rendering import render
+from ringfence.rings import Conversation
 from ringfence.training import store
-from ringfence.training.encoding import DECISION, VERDICT, Dropped, Encoder
+from ringfence.training.encoding import Dropped, Encoder
+from ringfence.training.learnt import DECISION, REPLY, VERDICT
 from ringfence.training.mixing import mixture, parts_of
-from ringfence.training.overlap import Overlap, refuse
+from ringfence.training.overlap import Overlap, refuse, told
 from ringfence.training.packing import rows
 from ringfence.training.plan import encoded, key_of, planned
 from ringfence.training.recipe import Part, Recipe, load, schema
@@ -87,6 +92,8 @@ def test_a_ring_signal_with_fsdp_is_refused(tmp_path):
             "{sequence: {packing: shared}, hardware: {attention: flash_attention_2}}",
             "hardware.attention: .* has an attention of its own",
         ),
+        ("{adapter: null, segments: blocks}", "segments: .* saved with an adapter"),
+        ("{hardware: {attention: flash_attention_2}}", "hardware.attention: .* 16 bits only"),
     ],
 )
 def test_settings_that_would_do_nothing_are_refused(tmp_path, settings, words):
@@ -155,12 +162,10 @@ def test_what_is_learnt_is_the_replies_and_the_ends_of_their_turns():
         {"role": "assistant", "content": "four"},
     ]
     tokenizer = card().tokenizer
-    learnt = encoder().supervised(example(messages), "all", Dropped())
-    assert learnt is not None
+    (learnt,) = encoder().supervised(example(messages), "all", Dropped())
     text = tokenizer.decode([i for i, bit in zip(learnt.ids, learnt.mask, strict=True) if bit])
     assert text == "two<|im_end|>four<|im_end|>"
-    last = encoder().supervised(example(messages), "last", Dropped())
-    assert last is not None
+    (last,) = encoder().supervised(example(messages), "last", Dropped())
     text = tokenizer.decode([i for i, bit in zip(last.ids, last.mask, strict=True) if bit])
     assert text == "four<|im_end|>"
 
@@ -172,8 +177,7 @@ def test_of_a_synthesised_case_only_the_last_reply_is_learnt_whatever_the_part_s
         {"role": "user", "content": "three"},
         {"role": "assistant", "content": "four"},
     ]
-    learnt = encoder().supervised(example(messages, recipe="conflict"), "all", Dropped())
-    assert learnt is not None
+    (learnt,) = encoder().supervised(example(messages, recipe="conflict"), "all", Dropped())
     kept = [token for token, bit in zip(learnt.ids, learnt.mask, strict=True) if bit]
     assert card().tokenizer.decode(kept) == "four<|im_end|>"
 
@@ -184,12 +188,121 @@ def test_the_token_counts_at_which_a_reply_parts_from_a_wrong_one():
         {"role": "assistant", "content": "Ünder"},
     ]
     # The second character, and the end of the reply.
-    learnt = encoder().supervised(example(messages, decisions=(1, 5)), "last", Dropped())
-    assert learnt is not None
+    (learnt,) = encoder().supervised(example(messages, decisions=(1, 5)), "last", Dropped())
     text = card().tokenizer
     marked = [place for place, kind in enumerate(learnt.mask) if kind == DECISION]
     assert [text.decode([learnt.ids[place]]) for place in marked] == ["n", "<|im_end|>"]
     assert sum(map(bool, learnt.mask)) == len("Ünder".encode()) + 1
+
+
+# Templates that write no, an empty, and one line's worth of reasoning before a reply that they are
+# given, and some that begin or end a turn in other ways.
+REASONING = ["chatml", "qwen3", "qwen3, told not to think", "glm4moe", "gptoss", "inst"]
+
+
+def reasoning(name: str) -> EngineCard:
+    base, told, _ = name.partition(", told not to think")
+    made = templated(base)
+    if not told:
+        return made
+    return replace(made, template="{% set enable_thinking = false %}\n" + (made.template or ""))
+
+
+def stored(lines: list[dict[str, Any]], shown: EngineCard, folder: Path) -> list[Any]:
+    """What is learnt of lines: token ids and mask of every sequence."""
+    sources = open_sources([str(write_lines(folder / "lines.jsonl", lines))], "sft")
+    recipe = Recipe.model_validate({"sequence": {"length": 100_000}})
+    made = encoded(
+        sources, recipe, "sft", shown, folder / "t", key="k", overlap=None, told=lambda _: None
+    )
+    assert made.summary["dropped"]["count"] == 0
+    where = [made.sequence(number) for number in range(len(made))]
+    return [(made.ids[place].tolist(), made.mask[place].tolist()) for place in where]
+
+
+def learnt_last(sequence: Any) -> tuple[list[int], list[int]]:
+    """Of the last run of learnt tokens: what stands before it, and itself."""
+    ids, mask = sequence
+    stop = max(place + 1 for place, kind in enumerate(mask) if kind)
+    start = stop
+    while start and mask[start - 1]:
+        start -= 1
+    return ids[:start], ids[start:stop]
+
+
+ASKED = [
+    {"role": "system", "content": "Answer in one word."},
+    {"role": "user", "content": "Which sea is it?"},
+]
+JUDGED = {"messages": ASKED, "reply": "The North Sea.", "good": True}
+
+
+@pytest.mark.parametrize("name", REASONING)
+def test_a_verdict_is_learnt_right_behind_what_a_judge_is_given(tmp_path, name):
+    shown, asked = reasoning(name), []
+
+    class Asked:
+        card = shown
+
+        async def logprobs(self, prompt, candidates):
+            asked.append((prompt, candidates[0][0]))
+            return Scores(logprobs=(-1.0, -2.0), fed=0, requests=1)
+
+    async def ask() -> None:
+        judge = await SelfJudge.open(Asked(), Principle.load("rings"))
+        await judge.judge(render(Conversation.of(ASKED), shown), [JUDGED["reply"]])
+
+    asyncio.run(ask())
+    [(prompt, yes)] = asked
+    (sequence,) = stored([JUDGED], shown, tmp_path)
+    before, learnt = learnt_last(sequence)
+    assert before == list(prompt) and learnt[0] == yes
+    assert {kind for kind in sequence[1] if kind} == {VERDICT}
+
+
+@pytest.mark.parametrize("name", REASONING)
+def test_a_judged_target_is_learnt_as_the_reply_of_a_conversation_is(tmp_path, name):
+    shown = reasoning(name)
+    said = {"role": "assistant", "content": JUDGED["reply"]}
+    (tmp_path / "alone").mkdir()
+    (alone,) = stored([{"messages": [*ASKED, said]}], shown, tmp_path / "alone")
+    (tmp_path / "judged").mkdir()
+    (tmp_path / "both").mkdir()
+    both = stored([JUDGED | {"target": True}], shown, tmp_path / "both")
+    (judged,) = stored([JUDGED], shown, tmp_path / "judged")
+    replies = [
+        (ids, [kind if kind != VERDICT else 0 for kind in mask])
+        for ids, mask in both
+        if REPLY in mask
+    ]
+    (replied,) = map(learnt_last, replies)
+    before, reply = learnt_last(alone)
+    # Some end a turn only where another one begins.
+    assert (replied[0], replied[1][: len(reply)]) == (before, reply)
+    assert name == "glm4moe" or replied[1] == reply
+    verdicts = [each for each in both if VERDICT in each[1]]
+    assert [learnt_last(each) for each in verdicts] == [learnt_last(judged)]
+    # Where the template writes both alike there is one row, and nothing is learnt in two.
+    assert len(both) == (1 if name in ("chatml", "inst", "glm4moe") else 2)
+    assert all((REPLY in mask and VERDICT in mask) == (len(both) == 1) for _, mask in both)
+
+
+@pytest.mark.parametrize("name", REASONING)
+@pytest.mark.parametrize(
+    "content", ["The North Sea.", "<think>So.\nIt is.</think>\n\nThe North Sea."]
+)
+def test_a_decision_falls_on_the_words_it_is_about_whatever_the_template_puts_before_them(
+    tmp_path, name, content
+):
+    shown = reasoning(name)
+    line = {"messages": [*ASKED, {"role": "assistant", "content": content}]}
+    line["decisions"] = [content.index("North"), len(content)]
+    ((ids, mask),) = stored([line], shown, tmp_path)
+    marked = [place for place, kind in enumerate(mask) if kind == DECISION]
+    decode = shown.tokenizer.decode
+    assert [decode(ids[place : place + 5]) for place in marked[:1]] == ["North"]
+    # The end of a reply is where its turn ends.
+    assert marked[1] == max(place for place, kind in enumerate(mask) if kind)
 
 
 @pytest.mark.parametrize("places", [[-1], [1.5], "1", [True], {}])
@@ -206,8 +319,7 @@ def test_every_token_has_the_ring_of_its_writer():
         {"role": "user", "content": "UU"},
         {"role": "assistant", "content": "A"},
     ]
-    learnt = encoder().supervised(example(messages), "all", Dropped())
-    assert learnt is not None
+    (learnt,) = encoder().supervised(example(messages), "all", Dropped())
     by_ring = Counter(learnt.rings)
     assert (by_ring[0], by_ring[2], by_ring[3]) == (1, 2, 1)
     assert by_ring[-1] == len(learnt.ids) - 4
@@ -218,16 +330,15 @@ def test_control_tokens_in_training_text_stay_characters():
         {"role": "user", "content": "x<|im_end|>y"},
         {"role": "assistant", "content": "z<|im_end|>"},
     ]
-    learnt = encoder().supervised(example(messages), "all", Dropped())
-    assert learnt is not None
+    (learnt,) = encoder().supervised(example(messages), "all", Dropped())
     assert learnt.ids.count(257) == 2  # one a turn, both the template's
 
 
 def test_what_does_not_fit_is_dropped_and_counted_never_cut():
     dropped = Dropped()
     long = [{"role": "user", "content": "x" * 500}, {"role": "assistant", "content": "y"}]
-    assert encoder(length=100).supervised(example(long), "all", dropped) is None
-    assert encoder().supervised(example(long[:1]), "all", dropped) is None
+    assert encoder(length=100).supervised(example(long), "all", dropped) == ()
+    assert encoder().supervised(example(long[:1]), "all", dropped) == ()
     found = dropped.described()
     assert found["reasons"] == {"no reply": 1, "too long": 1}
     assert "at most 100" in found["examples"]["too long"][0]
@@ -289,6 +400,20 @@ def test_a_part_that_would_repeat_too_often_is_refused():
         mixture(recipe, [0] * 10 + [1] * 100)
     with pytest.raises(InputError, match=r"mixture\.b: no example"):
         mixture(recipe, [0] * 100)
+
+
+def test_examples_are_as_many_as_are_asked_for_or_it_is_an_error():
+    three = parts(a=8, b=1, c=1)
+    members = [0] * 20 + [1] * 20 + [2] * 20
+    assert sum(mixture(three.model_copy(update={"examples": 7}), members).taken) == 7
+    with pytest.raises(InputError, match="examples: 2 are asked for and the mixture has 3 parts"):
+        mixture(three.model_copy(update={"examples": 2}), members)
+    with pytest.raises(InputError, match="examples: 2 are there without repeating"):
+        mixture(three, [0] * 2 + [1] * 20 + [2] * 20)
+    whole = Recipe(examples=8, repeats=4)
+    assert mixture(whole, [0, 0]).taken == (8,)
+    with pytest.raises(InputError, match="9 examples are wanted and 2 are there.*repeats: 4"):
+        mixture(whole.model_copy(update={"examples": 9}), [0, 0])
 
 
 def test_an_example_belongs_to_the_first_part_that_takes_it():
@@ -475,6 +600,46 @@ def test_text_of_evaluation_data_in_training_data_is_found_and_refused(tmp_path)
     refuse(found, 0.5)
 
 
+def test_evaluation_data_that_cannot_be_read_does_not_pass_for_data_without_overlap(tmp_path):
+    import gzip
+
+    (tmp_path / "README.md").write_text("Forty sheep stood on the quay and nobody asked why.\n")
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "index").write_bytes(b"\0\xff")
+    assert Overlap(tmp_path).described()["files"] == 1
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "test.parquet").write_bytes(b"PAR1\x15\x04\x00\x15")
+    (tmp_path / "a" / "test.jsonl.gz").write_bytes(gzip.compress(b'{"text": "x"}'))
+    with pytest.raises(InputError, match=r"cannot be read here: a/test.jsonl.gz, a/test.parquet\."):
+        Overlap(tmp_path)
+
+
+def test_files_of_text_of_any_kind_are_compared(tmp_path):
+    text = "forty sheep stood on the quay and nobody asked them why"
+    (tmp_path / "items.yaml").write_text(f"prompt: {text}\n", "utf-8")
+    (tmp_path / "ITEMS.JSONL").write_text(json.dumps({"text": text.replace("quay", "shore")}))
+    overlap = Overlap(tmp_path)
+    overlap.see([text, text.replace("quay", "shore")])
+    found = overlap.described()
+    assert (found["files"], found["evaluation_texts_shared"]) == (2, 2)
+
+
+def test_scripts_without_spaces_are_compared_by_their_letters(tmp_path):
+    chinese = "请把下面这句话翻译成英文然后告诉我它是谁写的"
+    japanese = "この文章をできるだけ短く要約してください、お願いします"
+    write_lines(tmp_path / "e.jsonl", [{"text": chinese}, {"text": japanese}, {"text": "你好"}])
+    overlap = Overlap(tmp_path)
+    overlap.see(["请把这个文件翻译成英文，谢谢", "この文章を読んで", "请把下面的话告诉我"])
+    assert overlap.described()["evaluation_texts_shared"] == 0
+    overlap.see([f"用户说：“{chinese}”。"])
+    overlap.see([f"Bitte: {japanese}"])
+    found = overlap.described()
+    assert (found["evaluation_texts"], found["evaluation_texts_shared"]) == (2, 2)
+    assert found["too_short_to_tell"] == 1
+    words = told(found)
+    assert "2 of 2 evaluation texts (1 files)" in words and "1 more are too short to tell" in words
+
+
 def test_calls_and_tools_are_held_against_evaluation_data_too():
     mail = "forty sheep stood on the quay and nobody asked them why"
     call = {"function": {"name": "send", "arguments": json.dumps({"body": mail})}}
@@ -493,7 +658,7 @@ def test_the_question_of_a_judge_stands_above_all_rings_also_without_rings(tmp_p
     write_lines(tmp_path / "judged.jsonl", [line | {"good": True}])
     (source,) = open_sources([str(tmp_path / "judged.jsonl")], "sft")
     (found,) = source.examples()
-    learnt = encoder().supervised(found, "last", Dropped())
+    (learnt,) = encoder().supervised(found, "last", Dropped())
     text = card().tokenizer.decode(learnt.ids)
     assert "<think>y</think>z" in text
     start = text.index("Check your last reply")
@@ -523,8 +688,8 @@ def test_of_a_judged_line_the_verdict_is_learnt_and_a_target_with_it(synthetic):
     dropped = Dropped()
     verdicts, targets = Counter(), 0
     for found in source.examples():
-        learnt = encoder().supervised(found, "all", dropped)
-        assert learnt is not None and found.sibling == "judged"
+        (learnt,) = encoder().supervised(found, "all", dropped)
+        assert found.sibling == "judged"
         words = card().tokenizer.decode(
             tuple(token for token, bit in zip(learnt.ids, learnt.mask, strict=True) if bit)
         )
@@ -562,7 +727,11 @@ def test_a_judge_asks_in_the_very_tokens_that_it_was_trained_on(synthetic):
 
     asyncio.run(ask())
     (source,) = open_sources([str(path)], "sft")
-    trained = [encoder().supervised(found, "last", Dropped()) for found in source.examples()]
+    trained = [
+        learnt
+        for found in source.examples()
+        for learnt in encoder().supervised(found, "last", Dropped())
+    ]
     assert len(asked) == len(trained) > 100
     for (prompt, yes), learnt, item in zip(asked, trained, items, strict=True):
         start = learnt.mask.index(VERDICT)

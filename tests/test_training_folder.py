@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +215,59 @@ def test_another_number_of_processes_does_not_go_on(place, tmp_path):
     (cut.out / "job.json").write_text(json.dumps(described | {"processes": 2}), "utf-8")
     with pytest.raises(InputError, match="processes differ"):
         run(cut, resume=True)
+
+
+def test_a_run_goes_on_only_with_the_same_template_tokenizer_and_adapter(place, plain, tmp_path):
+    model = shutil.copytree(place / "tiny", tmp_path / "tiny")
+    adapter = shutil.copytree(plain, tmp_path / "adapter")
+
+    def press(text: str) -> None:
+        if text.startswith("step 1 "):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    cut = job(place, tmp_path / "cut", model=str(model), adapter=adapter, recipe=recipe(**SHORT))
+    run(cut, press)
+    changes = [
+        (model / "chat_template.jinja", "model.template", lambda text: text + "{# another #}"),
+        (model / "tokenizer.json", "model.tokenizer", lambda text: text + "\n"),
+        (adapter / "adapter_config.json", "adapter.settings", alpha_of_9),
+    ]
+    shutil.copy(plain / "chat_template.jinja", model / "chat_template.jinja")
+    for file, named, changed in changes:
+        before = file.read_text("utf-8")
+        file.write_text(changed(before), "utf-8")
+        with pytest.raises(InputError, match=f"another run: {named} differ"):
+            run(cut, resume=True)
+        file.write_text(before, "utf-8")
+    with pytest.raises(InputError, match="template_options differ"):
+        run(replace(cut, template_options={"enable_thinking": False}), resume=True)
+    assert run(cut, resume=True).manifest is not None
+
+
+def alpha_of_9(config: str) -> str:
+    return json.dumps(json.loads(config) | {"lora_alpha": 9})
+
+
+def test_a_run_of_a_version_that_said_less_of_its_model_is_still_this_one(place, tmp_path):
+    def press(text: str) -> None:
+        if text.startswith("step 1 "):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def forget(file: Path) -> None:
+        found = json.loads(file.read_text("utf-8"))
+        said = found.get("job", found)
+        said["model"] = {name: said["model"][name] for name in ("name", "weights")}
+        file.write_text(json.dumps(found), "utf-8")
+
+    made = job(place, tmp_path / "out", recipe=recipe(**SHORT))
+    run(made, press)
+    forget(made.out / "job.json")
+    assert run(made, resume=True).manifest is not None
+    for file in ("job.json", "manifest.json"):
+        forget(made.out / file)
+    before, said = contents(made.out), []
+    run(made, said.append, resume=True)
+    assert said == [f"{made.out}: is finished"] and contents(made.out) == before
 
 
 def test_folders_of_a_tokenizer_are_replaced_as_files_are(tmp_path):

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 from training_parts import card, read_lines, synthesised
+from typer.testing import CliRunner
 
 import ringfence.engines
+from ringfence.cli import app
 from ringfence.commandline.pairing import Job
 from ringfence.engine import Draft, EngineCard, Sampling, Scores, Tokens
 from ringfence.errors import EngineError, InputError
@@ -228,6 +230,28 @@ def test_a_start_that_failed_is_in_nobodys_way(data, tmp_path, monkeypatch):
     monkeypatch.setattr(ringfence.engines, "open_engine", open_engine)
     command(data, out).do(resume=False, force=False, as_json=False)
     assert (out / "manifest.json").exists()
+
+
+def test_pairs_tell_the_chat_template_what_they_are_told(data, tmp_path, monkeypatch):
+    asked: dict[str, Any] = {}
+
+    async def open_engine(spec, **options):
+        asked.update(options)
+        return Parrot(["blah"])
+
+    monkeypatch.setattr(ringfence.engines, "open_engine", open_engine)
+    told = {"template_options": {"enable_thinking": False}}
+    plain, made = command(data, tmp_path / "o"), command(data, tmp_path / "o", **told)
+    made.do(resume=False, force=False, as_json=False)
+    assert asked == told
+    assert "template_options" not in plain.described()
+    with pytest.raises(InputError, match="another job"):
+        plain.do(resume=True, force=False, as_json=False)
+    words = [*("train", "pairs", "--model", "embedded", "--data", data), *("--out", tmp_path / "p")]
+    words += ["--template-option", "enable_thinking=false"]
+    asked.clear()
+    assert CliRunner().invoke(app, list(map(str, words))).exit_code == 0
+    assert asked == told
 
 
 def test_cases_for_evaluation_are_refused(tmp_path):

@@ -38,8 +38,8 @@ def card(length: int = 4096) -> EngineCard:
     )
 
 
-def tiny_model(folder: Path, **settings: Any) -> Path:
-    """A random Llama of two blocks over bytes, with tokenizer and chat template."""
+def tiny_model(folder: Path, kind: str = "Llama", **settings: Any) -> Path:
+    """A random model of two blocks over bytes, with tokenizer and chat template."""
     import tokenizers
     import torch
     import transformers
@@ -57,7 +57,7 @@ def tiny_model(folder: Path, **settings: Any) -> Path:
     (folder / "tokenizer_config.json").write_text(
         json.dumps({**words, "chat_template": TEMPLATE, "tokenizer_class": "TokenizersBackend"})
     )
-    config = transformers.LlamaConfig(
+    config = getattr(transformers, f"{kind}Config")(
         **{
             "vocab_size": SIZE,
             "hidden_size": 32,

@@ -32,6 +32,9 @@ Precision = Literal["f32", "f16", "q8_0"]
 PERMUTED = frozenset({"llama", "granite", "smollm3"})
 PLAIN = frozenset({"qwen2", "qwen3", "gemma", "gemma2", "gemma3", "phi3"})
 _HOST_KEY = "ringfence.host"
+# Where transformers keeps a text model that is a part of one that sees, too, and one that is alone,
+# as llama.cpp has both. The key says of a GGUF adapter that it is of a part.
+PART, ALONE, PART_KEY = "model.language_model.", "model.", "ringfence.text_model"
 _LARGEST_FLOAT16 = 65504.0
 # Part of the name of kept conversions; a change of the form above changes it.
 _FORM = b"1"
@@ -171,7 +174,7 @@ def _tensors(gguf: Any, adapter: LoraAdapter, host: Host) -> Iterator[tuple[str,
         )
     known = gguf.get_tensor_name_map(names[host.architecture], host.layers)
     for module, update in adapter.updates.items():
-        name = known.get_name(module)
+        name = known.get_name(re.sub(rf"^{re.escape(PART)}", ALONE, module))
         if name is None:
             raise InputError(
                 f"adapter {adapter.name}: llama.cpp has no matrix for the module {module} in a "
@@ -245,6 +248,8 @@ def _write(
     writer.add_string("adapter.type", "lora")
     writer.add_float32("adapter.lora.alpha", alpha)
     writer.add_string(_HOST_KEY, host.model_dump_json())
+    if any(module.startswith(PART) for module in adapter.updates):
+        writer.add_string(PART_KEY, PART)
     wider = 0
     for name, update in sorted(tensors, key=lambda pair: pair[0]):
         # One alpha for all: what an update's own scale differs by goes into its numbers.

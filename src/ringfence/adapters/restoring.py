@@ -15,7 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from ringfence.adapters.converting import PERMUTED, PLAIN, check_gguf, library
+from ringfence.adapters.converting import (
+    ALONE,
+    PART,
+    PART_KEY,
+    PERMUTED,
+    PLAIN,
+    check_gguf,
+    library,
+)
 from ringfence.adapters.folder import CONFIG, WEIGHTS
 from ringfence.adapters.host import Host, write_host
 from ringfence.adapters.safetensors_file import Array
@@ -65,10 +73,11 @@ def restore(path: Path, host: Host, out: Path) -> dict[str, Any]:
             f"adapter: {path}: how llama.cpp keeps matrices of {host.architecture} is not known "
             f"here (known: {', '.join(sorted(PERMUTED | PLAIN))})"
         )
-    alpha = read_metadata(path).get("adapter.lora.alpha")
+    metadata = read_metadata(path)
+    alpha = metadata.get("adapter.lora.alpha")
     if not isinstance(alpha, float) or not np.isfinite(alpha) or not alpha:
         raise InputError(f"adapter: {path}: adapter.lora.alpha is {alpha!r}, no usable number")
-    halves = _halves(path, host)
+    halves = _halves(path, host, PART if metadata.get(PART_KEY) == PART else ALONE)
     ranks = {module: int(pair["a"].shape[0]) for module, pair in halves.items()}
     rank = Counter(ranks.values()).most_common(1)[0][0]
     config = {
@@ -92,7 +101,7 @@ def restore(path: Path, host: Host, out: Path) -> dict[str, Any]:
     return {"updates": len(halves), "ranks": sorted(set(ranks.values())), "alpha": alpha}
 
 
-def _halves(path: Path, host: Host) -> dict[str, dict[str, Array]]:
+def _halves(path: Path, host: Host, decoder: str) -> dict[str, dict[str, Array]]:
     """Both halves of every update, by the full name of the module in the transformers model."""
     gguf = library()
     try:
@@ -120,7 +129,7 @@ def _halves(path: Path, host: Host) -> dict[str, dict[str, Array]]:
         if match["half"] == "b" and matrix in ("attn_q", "attn_k"):
             values = _unpaired(values, host, matrix, path)
         within = modules.get(matrix)
-        module = f"model.layers.{match['block']}.{within}" if within else "lm_head"
+        module = f"{decoder}layers.{match['block']}.{within}" if within else "lm_head"
         halves.setdefault(module, {})[match["half"]] = values
     if not halves:
         raise InputError(f"adapter: {path} holds no tensors")

@@ -6,8 +6,9 @@ import asyncio
 import json
 import shlex
 import sys
+from collections.abc import Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ class Job:
     adapter: str | None
     limit: int | None
     concurrency: int
+    template_options: Mapping[str, Any] = field(default_factory=dict)
     finished: int = 0
     total: int = 0
 
@@ -85,7 +87,9 @@ class Job:
         from ringfence.engines import open_engine
 
         spec = f"hf:{self.model}" if Path(self.model).is_dir() else self.model
-        options = {} if self.adapter is None else {"adapter": self.adapter}
+        options: dict[str, Any] = {} if self.adapter is None else {"adapter": self.adapter}
+        if self.template_options:
+            options["template_options"] = self.template_options
         engine = await open_engine(spec, **options)
         progress = Progress()
         progress.begin(self.finished)
@@ -107,6 +111,7 @@ class Job:
             EngineError: the folder of the model or the adapter holds no weights.
         """
         adapter = chosen(self.adapter)
+        told = {"template_options": dict(self.template_options)} if self.template_options else {}
         return {
             "format": FORMAT,
             "model": _identity(at_home(self.model).removeprefix("hf:").removeprefix("embedded:")),
@@ -116,6 +121,7 @@ class Job:
             "temperature": self.temperature,
             "seed": self.seed,
             "limit": self.limit,
+            **told,
         }
 
 

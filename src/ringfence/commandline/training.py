@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from ringfence.commandline.failures import INTERRUPTED, say, told
+from ringfence.commandline.failures import INTERRUPTED, first_process, say, told
 
 DIVERGED = 3
 
@@ -42,6 +42,14 @@ Check = Annotated[
 Most = Annotated[
     float, typer.Option(min=0, max=1, help="Share of its texts that may share 8 words in a row.")
 ]
+Told = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--template-option",
+        metavar="NAME=VALUE",
+        help="For the chat template: enable_thinking=false. Repeatable.",
+    ),
+]
 Full = Annotated[bool, typer.Option("--full", help="Train all weights, no adapter.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
@@ -61,6 +69,7 @@ def sft(
     adapter: Adapter = None,
     check_against: Check = None,
     most_overlap: Most = 0.0,
+    template_option: Told = None,
     full: Full = False,
     resume: Resume = False,
     force: Force = False,
@@ -81,6 +90,7 @@ def dpo(
     adapter: Adapter = None,
     check_against: Check = None,
     most_overlap: Most = 0.0,
+    template_option: Told = None,
     full: Full = False,
     resume: Resume = False,
     force: Force = False,
@@ -106,6 +116,7 @@ def pairs(
     adapter: Annotated[
         str | None, typer.Option(metavar="PATH|packaged|none", help="Adapter of the model.")
     ] = None,
+    template_option: Told = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many cases.")] = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Cases side by side.")] = 4,
     resume: Resume = False,
@@ -125,6 +136,7 @@ def pairs(
             temperature=temperature,
             seed=seed,
             adapter=adapter,
+            template_options=_template_options(template_option),
             limit=limit,
             concurrency=concurrency,
         )
@@ -172,7 +184,15 @@ def _job(kind: Literal["sft", "dpo"], given: dict[str, Any]) -> Any:
         check_against=given["check_against"],
         most_overlap=given["most_overlap"],
         cpu=given["cpu"],
+        template_options=_template_options(given["template_option"]),
     )
+
+
+def _template_options(words: list[str] | None) -> dict[str, Any]:
+    from ringfence.commandline.flags import Flags
+
+    found: dict[str, Any] = Flags(template_option=words).given().get("template_options", {})
+    return found
 
 
 def _dry_run(job: Any, *, as_json: bool) -> None:
@@ -200,9 +220,13 @@ def _run(job: Any, given: dict[str, Any]) -> None:
     try:
         outcome = train(job, say, resume=given["resume"], force=given["force"])
     except DivergedError as error:
-        say(f"error: {error}")
+        if first_process():
+            say(f"error: {error}")
         raise typer.Exit(DIVERGED) from error
     if outcome.stopped_by:
+        code = INTERRUPTED if outcome.stopped_by == 2 else 128 + outcome.stopped_by
+        if not first_process():
+            raise typer.Exit(code)
         words = [word for word in sys.argv[1:] if word not in ("--resume", "--force")]
         count = os.environ.get("WORLD_SIZE", "1")
         how = "" if count == "1" else f", in {count} processes as before"
@@ -210,7 +234,7 @@ def _run(job: Any, given: dict[str, Any]) -> None:
             f"stopped: step {outcome.step} of {outcome.steps} is safe. Go on{how} with: "
             f"{shlex.join(['ringfence', *words, '--resume'])}"
         )
-        raise typer.Exit(INTERRUPTED if outcome.stopped_by == 2 else 128 + outcome.stopped_by)
+        raise typer.Exit(code)
     if outcome.manifest is None:
         return  # not the first process
     result = outcome.manifest["result"]

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ringfence.training.encoding import DECISION, VERDICT
+from ringfence.training.learnt import DECISION, VERDICT
 from ringfence.training.sharing import Segment, laid, told_apart
 from ringfence.training.store import Store
 

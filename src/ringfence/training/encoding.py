@@ -8,40 +8,32 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from ringfence.engine import EngineCard
 from ringfence.engines.descriptions import Description
 from ringfence.errors import InputError, RenderingError
+from ringfence.judges import judging_turn
 from ringfence.rendering import Rendering, render
 from ringfence.rings import Conversation, Policy
+from ringfence.training.learnt import (
+    DECISION,
+    VERDICT,
+    Learnt,
+    begins_like,
+    cut_after_reply,
+    joined,
+    learnt_of,
+    prompt_of,
+)
 from ringfence.training.signal_rings import SignalRings
 from ringfence.training.sources import Example
 
 Json = dict[str, Any]
-# What a token with a loss is a part of.
-REPLY, VERDICT, DECISION = 1, 2, 3
 # Reasons that are remembered with an example each, and how long that may be.
 _SHOWN, _LONGEST = 5, 300
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Learnt:
-    """Tokens, the ring of each, and which have a loss.
-
-    Attributes:
-        ids: token ids.
-        rings: levels, -1 for the template's own tokens; as long as `ids`. Of the ring signal where
-            there is one, else of the example's policy.
-        mask: REPLY where the model has to write the token, VERDICT where that is a judge's
-            verdict, DECISION where a reply parts from a wrong one, else 0; as long as `ids`.
-    """
-
-    ids: tuple[int, ...]
-    rings: tuple[int, ...]
-    mask: tuple[int, ...]
 
 
 @dataclass(slots=True)
@@ -87,33 +79,24 @@ class Encoder:
     policies: Mapping[str, Policy]
     length: int
     signal: SignalRings | None = None
+    _closings: dict[tuple[str, ...], Learnt] = field(default_factory=dict, init=False, repr=False)
 
     def supervised(
         self, example: Example, replies: Literal["all", "last"], dropped: Dropped
-    ) -> Learnt | None:
-        """A conversation to be learnt from; None where it is dropped.
+    ) -> tuple[Learnt, ...]:
+        """What is to be learnt of a conversation; nothing where it is dropped.
 
         Of a synthesised case the last reply is learnt, whatever `replies` says: only that is
-        checked.
+        checked. A judged line whose reply is a target gives two where the template writes that
+        reply otherwise as soon as a judge's question comes after it.
         """
-        rings = example.rings
-        if example.verdict and rings is not None:
-            policy = self._policy(example)
-            own = policy.ring_of("assistant").name
-            rings = (*rings, own, policy.rings[0].name, own)
-        rendering = self._rendered(example, example.messages, rings, dropped)
-        if rendering is None:
-            return None
-        if not rendering.replies:
-            dropped.add("no reply", example, "no message of the assistant")
-            return None
-        last = example.verdict or bool(example.recipe) or replies == "last"
-        count = 2 if example.target else 1 if last else None
-        marked = _learnt(rendering, count, verdict=example.verdict)
-        if example.decisions and not example.verdict:
-            marked = self._decided(marked, rendering, example)
-        learnt = self._signalled(marked, example)
-        return learnt if self._fits(learnt, example, dropped) else None
+        if example.verdict:
+            found = self._judged(example, dropped)
+        else:
+            last = bool(example.recipe) or replies == "last"
+            found = self._replied(example, example.rings, 1 if last else None, dropped)
+        signalled = [self._signalled(learnt, example) for learnt in found]
+        return tuple(learnt for learnt in signalled if self._fits(learnt, example, dropped))
 
     def preference(self, example: Example, dropped: Dropped) -> tuple[Learnt, Learnt] | None:
         """The chosen and the rejected conversation; None where the pair is dropped."""
@@ -129,18 +112,94 @@ class Encoder:
             rendering = self._rendered(example, messages, rings, dropped)
             if rendering is None:
                 return None
-            learnt = self._signalled(_cut_after_reply(_learnt(rendering, 1)), example)
+            learnt = self._signalled(cut_after_reply(learnt_of(rendering, 1)), example)
             if not self._fits(learnt, example, dropped):
                 return None
             both.append(learnt)
         chosen, rejected = both
-        if _prompt(chosen) != _prompt(rejected):
+        if prompt_of(chosen) != prompt_of(rejected):
             dropped.add("two prompts", example, "the template writes the prompts differently")
             return None
         if chosen.ids == rejected.ids:
             dropped.add("equal replies", example, "chosen and rejected are the same tokens")
             return None
         return chosen, rejected
+
+    def _replied(
+        self,
+        example: Example,
+        rings: tuple[str, ...] | None,
+        count: int | None,
+        dropped: Dropped,
+    ) -> list[Learnt]:
+        """The last so many replies of a conversation; None takes all."""
+        rendering = self._rendered(example, example.messages, rings, dropped)
+        if rendering is None:
+            return []
+        if not rendering.replies:
+            dropped.add("no reply", example, "no message of the assistant")
+            return []
+        learnt = learnt_of(rendering, count)
+        return [self._decided(learnt, rendering, example) if example.decisions else learnt]
+
+    def _judged(self, example: Example, dropped: Dropped) -> list[Learnt]:
+        """A verdict, and the reply that it is on where that is a target.
+
+        The verdict follows the very tokens in which a judge asks for it: a template may write more
+        before a reply that it is given than before one that is to come.
+        """
+        *before, said, question, verdict = example.messages
+        asked = self._asked(example, before, said, question, dropped)
+        if asked is None:
+            return []
+        closing = self._closing(example, question, verdict, dropped)
+        if closing is None:
+            return []
+        judged = joined(learnt_of(asked, 0), closing)
+        if not example.target:
+            return [judged]
+        alone = replace(example, messages=(*before, said), decisions=())
+        own = self._policy(example).ring_of("assistant").name
+        rings = None if example.rings is None else (*example.rings, own)
+        replied = self._replied(alone, rings, 1, dropped)
+        together = joined(learnt_of(asked, 1), closing)
+        if replied and begins_like(together, replied[0]):
+            return [together]
+        return [*replied, judged]
+
+    def _asked(
+        self,
+        example: Example,
+        before: Sequence[Json],
+        said: Json,
+        question: Json,
+        dropped: Dropped,
+    ) -> Rendering | None:
+        """A judge's question about a reply, up to where the judge answers."""
+        conversation = self._conversation(example, before, example.rings)
+        try:
+            turn = judging_turn(conversation, said["content"], question["content"])
+        except InputError as error:
+            raise InputError(f"{example.data}, line {example.line}: {error}") from None
+        return self._tried(example, turn, dropped, generate=True)
+
+    def _closing(
+        self, example: Example, question: Json, verdict: Json, dropped: Dropped
+    ) -> Learnt | None:
+        """A verdict's label, and how the template ends the turn that says it."""
+        key = (example.data, example.policy, question["content"], verdict["content"])
+        if key not in self._closings:
+            conversation = self._conversation(example, (question, verdict), None)
+            rendering = self._tried(example, conversation, dropped)
+            if rendering is None:
+                return None
+            reply = rendering.replies[-1]
+            start = next(span.start for span in rendering.spans if span.message == reply.message)
+            mask = [VERDICT] * (reply.stop - start) + [0] * (len(rendering.tokens) - reply.stop)
+            self._closings[key] = Learnt(
+                ids=rendering.tokens[start:], rings=rendering.rings[start:], mask=tuple(mask)
+            )
+        return self._closings[key]
 
     def _rendered(
         self,
@@ -149,16 +208,31 @@ class Encoder:
         rings: tuple[str, ...] | None,
         dropped: Dropped,
     ) -> Rendering | None:
+        return self._tried(example, self._conversation(example, messages, rings), dropped)
+
+    def _conversation(
+        self,
+        example: Example,
+        messages: Iterable[Mapping[str, Any]],
+        rings: tuple[str, ...] | None,
+    ) -> Conversation:
         try:
-            conversation = Conversation.of(
+            return Conversation.of(
                 messages, self._policy(example), rings, list(example.tools) or None
             )
         except InputError as error:
             raise InputError(f"{example.data}, line {example.line}: {error}") from None
-        if example.verdict:
-            conversation = _as_judged(conversation)
+
+    def _tried(
+        self,
+        example: Example,
+        conversation: Conversation,
+        dropped: Dropped,
+        *,
+        generate: bool = False,
+    ) -> Rendering | None:
         try:
-            return render(conversation, self.card, generate=False)
+            return render(conversation, self.card, generate=generate)
         except RenderingError as error:
             dropped.add(_template_reason(str(error)), example, str(error))
             return None
@@ -174,16 +248,39 @@ class Encoder:
 
     def _decided(self, learnt: Learnt, rendering: Rendering, example: Example) -> Learnt:
         """With the tokens marked in which the last reply's decisions fall."""
-        reply = rendering.replies[-1]
         mask, text = list(learnt.mask), str(example.messages[-1].get("content") or "")
-        # How many characters stand before every token of the reply; behind them its end.
-        tokenizer = self.card.tokenizer
-        tokens = rendering.tokens[reply.start : reply.stop]
-        before = [len(tokenizer.decode(tokens[:count])) for count in range(len(tokens) + 1)]
+        stop = rendering.replies[-1].stop
+        places = self._places(rendering, text)
+        characters = [character for character, _ in places]
         for character in example.decisions:
-            place = bisect_right(before, min(character, len(text))) - 1
-            mask[min(reply.start + place, reply.stop - 1)] = DECISION
+            place = max(bisect_right(characters, min(character, len(text))) - 1, 0)
+            mask[min(places[place][1], stop - 1)] = DECISION
         return replace(learnt, mask=tuple(mask))
+
+    def _places(self, rendering: Rendering, text: str) -> list[tuple[int, int]]:
+        """Where tokens of the last reply begin in its text: (character, token), and behind it.
+
+        Tokens that the template wrote into the reply's turn are left out, such as a block of
+        reasoning.
+        """
+        reply, decode = rendering.replies[-1], self.card.tokenizer.decode
+        places: list[tuple[int, int]] = []
+        at = 0
+        for span in rendering.spans if text else ():
+            if span.message != reply.message or not reply.start <= span.start < reply.stop:
+                continue
+            tokens = rendering.tokens[span.start : span.stop]
+            said = decode(tokens)
+            begin = text.find(said, at)
+            if begin < 0 and places:
+                continue  # of a call
+            begin = max(begin, at)
+            places += [
+                (begin + len(decode(tokens[:count])), span.start + count)
+                for count in range(len(tokens) + 1)
+            ]
+            at = begin + len(said)
+        return places or [(0, reply.start)]
 
     def _policy(self, example: Example) -> Policy:
         found = self.policies.get(example.data)
@@ -199,14 +296,6 @@ class Encoder:
             dropped.add("nothing to learn", example, "the replies are empty")
             return False
         return True
-
-
-def _as_judged(conversation: Conversation) -> Conversation:
-    """With the reply and the question as `judges.judging_turn` puts them: whole, and above all."""
-    *before, said, asked, verdict = conversation.messages
-    said = replace(said, verbatim=True)
-    asked = replace(asked, ring=conversation.policy.rings[0])
-    return replace(conversation, messages=(*before, said, asked, verdict))
 
 
 def card_of(description: Description) -> EngineCard:
@@ -240,25 +329,6 @@ def policy_of(data: Mapping[str, Any]) -> Policy:
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"manifest: job.policy: describes no policy ({error})") from None
-
-
-def _learnt(rendering: Rendering, replies: int | None, *, verdict: bool = False) -> Learnt:
-    """The last so many replies are learnt; None takes all. The last one may be a verdict."""
-    mask = [0] * len(rendering.tokens)
-    for reply in rendering.replies[-replies:] if replies else rendering.replies:
-        kind = VERDICT if verdict and reply is rendering.replies[-1] else REPLY
-        mask[reply.start : reply.stop] = [kind] * (reply.stop - reply.start)
-    return Learnt(ids=rendering.tokens, rings=rendering.rings, mask=tuple(mask))
-
-
-def _cut_after_reply(learnt: Learnt) -> Learnt:
-    """Without what the template writes behind the last reply, which nobody learns."""
-    stop = max((place + 1 for place, bit in enumerate(learnt.mask) if bit), default=0)
-    return Learnt(ids=learnt.ids[:stop], rings=learnt.rings[:stop], mask=learnt.mask[:stop])
-
-
-def _prompt(learnt: Learnt) -> tuple[int, ...]:
-    return learnt.ids[: learnt.mask.index(1)]
 
 
 def _template_reason(words: str) -> str:

@@ -8,24 +8,26 @@ The folder, while a run lasts: `job.json` (what it is), `tokens/` (the data, ren
 
 from __future__ import annotations
 
-import hashlib
 import json
+import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ringfence.adapters.folder import CONFIG
 from ringfence.adapters.host import host_of
+from ringfence.engines.chat_templates import Value, with_template
 from ringfence.engines.descriptions import Description, describe
 from ringfence.errors import EngineError, InputError
-from ringfence.segments.saved import SignalCard
+from ringfence.segments.saved import CARD, SignalCard
 from ringfence.training import manifest as manifests
 from ringfence.training.encoding import card_of
 from ringfence.training.memory import Memory, estimated, shape_of
 from ringfence.training.metrics import FIGURE
 from ringfence.training.models import checked_adapter, model_folder, weights_hash
-from ringfence.training.overlap import Overlap, refuse
+from ringfence.training.overlap import Overlap, refuse, stamp, told
 from ringfence.training.plan import Plan, encoded, key_of, planned
 from ringfence.training.recipe import Kind, Recipe
 from ringfence.training.run_folder import TOKENS
@@ -49,6 +51,7 @@ class Job:
         check_against: evaluation data that must not occur in the training data.
         most_overlap: share of its texts up to which shared wording is taken for chance.
         cpu: do without an accelerator.
+        template_options: variables for the model's chat template, such as `enable_thinking`.
     """
 
     kind: Kind
@@ -60,8 +63,11 @@ class Job:
     check_against: Path | None = None
     most_overlap: float = 0.0
     cpu: bool = False
+    template_options: Mapping[str, Value] = field(default_factory=dict)
 
-    def described(self, sources: list[Source], folder: Path, world: int = 1) -> Json:
+    def described(
+        self, sources: list[Source], folder: Path, description: Description, world: int = 1
+    ) -> Json:
         """Plain data from which the job could be done again; equal for equal jobs.
 
         `processes` (`world`) is a part of it: the rows of a step come from all of them, so that a
@@ -72,15 +78,27 @@ class Job:
         """
         adapter = None
         if self.adapter is not None:
-            adapter = {"name": self.adapter.name, "sha256": weights_hash(self.adapter)}
+            files = (self.adapter / name for name in (CONFIG, CARD))
+            adapter = {
+                "name": self.adapter.name,
+                "sha256": weights_hash(self.adapter),
+                "settings": [sha256(file) for file in files if file.is_file()],
+            }
+        options = dict(self.template_options)
         return {
             "format": FORMAT,
             "kind": self.kind,
-            "model": {"name": folder.name, "weights": weights_hash(folder)},
+            "model": {
+                "name": folder.name,
+                "weights": weights_hash(folder),
+                "template": manifests.text_hash(description.template),
+                "tokenizer": sha256(folder / "tokenizer.json"),
+            },
             "adapter": adapter,
             "data": [{"name": source.name, "sha256": source.sha256} for source in sources],
             "recipe": self.recipe.model_dump(mode="json"),
             "processes": world,
+            **({"template_options": options} if options else {}),
         }
 
 
@@ -138,7 +156,7 @@ def checked(job: Job, *, first: bool = True, world: int = 1) -> Checked:
         RingfenceError: something cannot be used; says what and the way out.
     """
     folder = model_folder(job.model)
-    description = describe(folder)
+    description = with_template(describe(folder), None, job.template_options)
     if description.template is None:
         raise EngineError(f"{folder} has no chat template; train a chat model")
     limit = description.context
@@ -154,7 +172,7 @@ def checked(job: Job, *, first: bool = True, world: int = 1) -> Checked:
     sources = open_sources(job.data, job.kind)
     return Checked(
         job=job,
-        described=job.described(sources, folder, world) if first else {},
+        described=job.described(sources, folder, description, world) if first else {},
         description=description,
         folder=folder,
         sources=sources,
@@ -183,7 +201,7 @@ def prepared(
         RingfenceError: something cannot be used; says what and the way out.
     """
     job, card = found.job, card_of(found.description)
-    check = _check(job)
+    check = "" if job.check_against is None else stamp(job.check_against)
     key = key_of(found.sources, job.recipe, job.kind, card, check, found.signal)
     if not first and wait is not None:
         wait()
@@ -201,6 +219,7 @@ def prepared(
     if first:
         _tell_dropped(made.summary, say)
         if made.summary["overlap"] is not None:
+            say(told(made.summary["overlap"]))
             refuse(made.summary["overlap"], job.most_overlap)
     if first and wait is not None:
         wait()
@@ -213,7 +232,7 @@ def dry_run(job: Job, say: Say) -> Json:
     Raises:
         RingfenceError: model, data or recipe cannot be used.
     """
-    path = Path(job.model).expanduser()
+    path = Path(os.path.expanduser(job.model))
     folder = path if (path / "config.json").is_file() else model_folder(job.model)
     memory: Memory = estimated(shape_of(folder, job.recipe, job.adapter), job.recipe, job.kind)
     found: Json = {"memory": memory.described(), "lines": memory.lines()}
@@ -296,15 +315,6 @@ def _proof(ready: Ready) -> Json:
             f"texts share {overlap['words']} words in a row with it"
         )
     return {"says": says, "manifests": listed, "overlap": overlap}
-
-
-def _check(job: Job) -> str:
-    """Evaluation data as part of the key: names, sizes and times are enough to notice a change."""
-    if job.check_against is None:
-        return ""
-    files = sorted(path for path in job.check_against.rglob("*") if path.is_file())
-    stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    return hashlib.sha256(json.dumps(stats).encode()).hexdigest()
 
 
 def _overlap(job: Job, *, first: bool, key: str) -> Overlap | None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from ringfence.adapters.folder import read_adapter
 from ringfence.errors import EngineError
-from ringfence.training.models import _lora, library, quiet
+from ringfence.training.models import library, lora, quiet
 from ringfence.training.recipe import Kind, Recipe
 
 GIB = 2**30
@@ -41,6 +41,8 @@ class Memory:
         weights: of the model and the adapter.
         gradients: of what is trained.
         optimizer: two moments of each.
+        copies: of trained weights in bfloat16, which autocast keeps until the backward pass.
+        buckets: gradients once more, as ddp sends them.
         gathered: whole blocks that fsdp brings together to compute.
         activations: an estimate.
         reference: a second model, for preferences without an adapter.
@@ -56,6 +58,8 @@ class Memory:
     weights: int
     gradients: int
     optimizer: int
+    copies: int
+    buckets: int
     gathered: int
     activations: int
     reference: int
@@ -69,7 +73,10 @@ class Memory:
 
     def lines(self) -> list[str]:
         """For people."""
-        rows = ("weights", "gradients", "optimizer", "gathered", "activations", "reference")
+        rows = (
+            *("weights", "gradients", "optimizer", "copies", "buckets"),
+            *("gathered", "activations", "reference"),
+        )
         found = [
             f"{self.parameters / 1e6:,.1f} M parameters, {self.trained / 1e6:,.2f} M of them or of "
             f"the adapter trained; {self.strategy} on {self.devices} devices; each needs"
@@ -106,6 +113,9 @@ def estimated(shape: Shape, recipe: Recipe, kind: Kind) -> Memory:
     shards = hardware.devices if hardware.strategy == "fsdp" else 1
     weights = (shape.parameters * resting + (0 if full else shape.adapter * 4)) / shards
     moved = trained * (4 + _MOMENTS) / shards if not hardware.offload else 0
+    # Both are of whole weights; fsdp shards them in the precision that it computes in.
+    copies = trained * 2 if compute == 2 and hardware.strategy != "fsdp" else 0
+    buckets = trained * 4 if hardware.strategy == "ddp" else 0
     gathered = 0
     if hardware.strategy == "fsdp":
         # The block in hand and the next one, and once the embeddings or the head.
@@ -117,7 +127,7 @@ def estimated(shape: Shape, recipe: Recipe, kind: Kind) -> Memory:
     rows = schedule.rows * (2 if kind == "dpo" else 1)
     activations = _activations(shape, recipe, rows * recipe.sequence.length, compute)
     gradients = 0 if hardware.offload else trained * 4 / shards
-    total = math.ceil(weights + moved + gathered + activations + reference)
+    total = math.ceil(weights + moved + copies + buckets + gathered + activations + reference)
     available = None if hardware.memory_gib is None else int(hardware.memory_gib * GIB)
     return Memory(
         parameters=shape.parameters,
@@ -127,6 +137,8 @@ def estimated(shape: Shape, recipe: Recipe, kind: Kind) -> Memory:
         weights=math.ceil(weights),
         gradients=math.ceil(gradients),
         optimizer=math.ceil(moved - gradients) if moved else 0,
+        copies=copies,
+        buckets=buckets,
         gathered=gathered,
         activations=activations,
         reference=math.ceil(reference),
@@ -173,7 +185,8 @@ def shape_of(folder: Path, recipe: Recipe, going_on: Path | None = None) -> Shap
         adapter = sum(update.a.size + update.b.size for update in updates)
     elif recipe.adapter is not None:
         with quiet():
-            fitted = library("peft").get_peft_model(model, _lora(library("peft"), recipe.adapter))
+            peft = library("peft")
+            fitted = peft.get_peft_model(model, lora(peft, recipe.adapter, model))
         adapter = sum(each.numel() for each in fitted.parameters() if each.requires_grad)
     return Shape(
         parameters=parameters,

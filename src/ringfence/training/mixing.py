@@ -69,7 +69,8 @@ def mixture(
         groups: the case of every example, to draw whole cases.
 
     Raises:
-        InputError: a part without examples, or one too short for what `examples` asks of it.
+        InputError: a part without examples, or one too short for what `examples` asks of it; or
+            fewer examples than parts.
     """
     count = max(1, len(recipe.mixture))
     pools = tuple(
@@ -79,7 +80,8 @@ def mixture(
     if not recipe.mixture:
         if not pools[0]:
             raise InputError("--data: no example is left to train on")
-        wanted = min(recipe.examples or len(pools[0]), len(pools[0]) * recipe.repeats)
+        wanted = recipe.examples or len(pools[0])
+        _refuse_repeats("", wanted, len(pools[0]), recipe.repeats)
         return Mixture(pools=pools, taken=(wanted,), seed=recipe.seed, groups=groups)
     for part, pool in zip(recipe.mixture, pools, strict=True):
         if not pool:
@@ -92,15 +94,24 @@ def mixture(
     most = recipe.examples or int(
         min(len(pool) / share for pool, share in zip(pools, shares, strict=True)) + 1e-9
     )
-    taken = _rounded(shares, max(most, count))
+    if most < count:
+        raise InputError(
+            f"examples: {most} are {'asked for' if recipe.examples else 'there without repeating'} "
+            f"and the mixture has {count} parts. Ask for at least one example a part."
+        )
+    taken = _rounded(shares, most)
     for part, pool, wanted in zip(recipe.mixture, pools, taken, strict=True):
-        if wanted > len(pool) * recipe.repeats:
-            raise InputError(
-                f"mixture.{part.name}: {wanted} examples are wanted and {len(pool)} are there, "
-                f"which would repeat them more than repeats: {recipe.repeats} times. Synthesise "
-                "more, lower examples or the weight, or raise repeats."
-            )
+        _refuse_repeats(f"mixture.{part.name}: ", wanted, len(pool), recipe.repeats)
     return Mixture(pools=pools, taken=tuple(taken), seed=recipe.seed, groups=groups)
+
+
+def _refuse_repeats(where: str, wanted: int, there: int, repeats: int) -> None:
+    if wanted > there * repeats:
+        raise InputError(
+            f"{where}{wanted} examples are wanted and {there} are there, which would repeat them "
+            f"more than repeats: {repeats} times. Synthesise more, lower examples or the weight, "
+            "or raise repeats."
+        )
 
 
 def counts(

@@ -9,6 +9,7 @@ import hashlib
 import importlib
 import io
 import os
+import re
 import shutil
 import tempfile
 import warnings
@@ -205,13 +206,41 @@ def loaded(
 def _adapted(model: Any, recipe: Recipe, adapter: Path | None) -> Any:
     peft = library("peft")
     if adapter is not None:
-        return _gone_on_with(peft, model, adapter)
+        made = _gone_on_with(peft, model, adapter)
+        _refuse_targets(made, f"--adapter {adapter.name}")
+        return made
     assert recipe.adapter is not None
     try:
         with quiet():
-            return peft.get_peft_model(model, _lora(peft, recipe.adapter))
+            made = peft.get_peft_model(model, lora(peft, recipe.adapter, model))
     except ValueError as error:
         raise InputError(f"recipe: adapter.targets: {error}") from None
+    _refuse_targets(made, "recipe: adapter.targets")
+    return made
+
+
+def _refuse_targets(model: Any, what: str) -> None:
+    """Refuse what would not be trained, or could not be read again.
+
+    Raises:
+        InputError: an adapter on the output layer, or on what is no linear layer.
+    """
+    layer, linear = library("peft.tuners.lora").LoraLayer, library("torch.nn").Linear
+    for name, module in model.named_modules():
+        if not isinstance(module, layer):
+            continue
+        name, base = name.removeprefix("base_model.model."), module.get_base_layer()
+        # transformers' Conv1D (GPT-2) is a linear layer with its weight the other way round.
+        if not isinstance(base, linear) and type(base).__name__ != "Conv1D":
+            raise InputError(
+                f"{what}: {name} is no linear layer ({type(base).__name__}), and only those can "
+                "have an adapter. Leave it out."
+            )
+        if module is model.get_output_embeddings():
+            raise InputError(
+                f"{what}: {name} is the output layer, whose adapter would never be trained: TRL "
+                "computes the loss past it. Leave it out."
+            )
 
 
 def _gone_on_with(peft: Any, model: Any, adapter: Path) -> Any:
@@ -240,16 +269,34 @@ def _gone_on_with(peft: Any, model: Any, adapter: Path) -> Any:
     return made
 
 
-def _lora(peft: Any, adapter: Adapter) -> Any:
+def lora(peft: Any, adapter: Adapter, model: Any) -> Any:
+    """What PEFT is told of a recipe's adapter for a model."""
     targets = adapter.targets if isinstance(adapter.targets, str) else list(adapter.targets)
     return peft.LoraConfig(
         r=adapter.rank,
         lora_alpha=adapter.alpha,
         lora_dropout=adapter.dropout,
         target_modules=targets,
+        exclude_modules=_beside_text(model),
         bias="none",
         task_type="CAUSAL_LM",
     )
+
+
+def _beside_text(model: Any) -> str | None:
+    """A pattern of modules that text does not pass, such as eyes; None where there are none.
+
+    On text an adapter there gets no gradient.
+    """
+    decoder = model.get_decoder() if hasattr(model, "get_decoder") else None
+    within = next((name for name, module in model.named_modules() if module is decoder), "")
+    head, linear = model.get_output_embeddings(), library("torch.nn").Linear
+    beside = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, linear) and module is not head and not name.startswith(f"{within}.")
+    ]
+    return rf"(?!{re.escape(within)}\.).*" if within and beside else None
 
 
 def _signalled(model: Any, recipe: Recipe, adapter: Path | None, ring_names: Sequence[str]) -> None:

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
+import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ringfence.errors import InputError
-from ringfence.synthesis.sketch import grams, words
+from ringfence.synthesis.sketch import grams, hashed, words
 
 Json = dict[str, Any]
 GRAM = 8
 """Words that count as the same text; as in the manifests of synthesis."""
-_KINDS = (".jsonl", ".json", ".csv", ".tsv", ".txt", ".md")
+# Read by their form; all other files as lines of text.
+_KINDS = (".jsonl", ".json", ".csv", ".tsv")
+# As much of a file tells whether it is text.
+_HEAD = 65_536
+# Letters of scripts that put no space between words: Thai, Lao, Tibetan, Burmese, Khmer, Japanese,
+# Chinese. Two of them count as a word.
+_UNSPACED = re.compile(
+    "[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
+    "\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff]"
+)
 # All of the evaluation data is held in memory, 8 bytes a gram and more for the set.
 _MOST_BYTES = 256 * 1024 * 1024
 _SHOWN = 5
@@ -30,7 +42,7 @@ class Overlap:
         """Read the evaluation data.
 
         Raises:
-            InputError: no folder, nothing in it that can be read, or more than fits.
+            InputError: no folder, a file in it that cannot be read, no text, or more than fits.
         """
         if not folder.is_dir():
             raise InputError(f"--check-against {folder}: is no folder of evaluation data")
@@ -41,9 +53,7 @@ class Overlap:
         self._files = 0
         self._examples = self._examples_hit = 0
         size = 0
-        for file in sorted(path for path in folder.rglob("*") if path.suffix in _KINDS):
-            if not file.is_file():
-                continue
+        for file in _files(folder):
             size += file.stat().st_size
             if size > _MOST_BYTES:
                 raise InputError(
@@ -54,16 +64,13 @@ class Overlap:
             for text in _texts(file):
                 self._take(text)
         if not self._texts:
-            raise InputError(
-                f"--check-against {folder}: no text of {GRAM} words in files ending with "
-                f"{', '.join(_KINDS)}"
-            )
+            raise InputError(f"--check-against {folder}: no text of {GRAM} words in its files")
 
     def see(self, texts: Iterable[str]) -> None:
         """Take note of one example of the training data."""
         hit = False
         for text in texts:
-            for gram in grams(text, GRAM):
+            for gram in _grams(text):
                 for number in self._where.get(gram, ()):
                     self._hit[number] = self._hit.get(number, 0) + 1
                     hit = True
@@ -86,13 +93,30 @@ class Overlap:
         }
 
     def _take(self, text: str) -> None:
-        if len(words(text)) < GRAM:
+        found = set(_grams(text))
+        if not found:
             self._short += 1
             return
         number = len(self._texts)
         self._texts.append(text[:120])
-        for gram in set(grams(text, GRAM)):
+        for gram in found:
             self._where.setdefault(gram, []).append(number)
+
+
+def stamp(folder: Path) -> str:
+    """Evaluation data for a key: names, sizes and times are enough to notice a change."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return hashlib.sha256(json.dumps(stats).encode()).hexdigest()
+
+
+def told(found: Json) -> str:
+    """For people, what `Overlap.described` says."""
+    return (
+        f"--check-against: {found['evaluation_texts_shared']} of {found['evaluation_texts']:,} "
+        f"evaluation texts ({found['files']} files) share {found['words']} words in a row with "
+        f"training examples; {found['too_short_to_tell']:,} more are too short to tell"
+    )
 
 
 def refuse(found: Json, most: float) -> None:
@@ -115,17 +139,84 @@ def refuse(found: Json, most: float) -> None:
         )
 
 
+def _grams(text: str) -> Iterator[int]:
+    """Hashes of all runs of `GRAM` words, where two letters without spaces are a word."""
+    if not _UNSPACED.search(text):
+        yield from grams(text, GRAM)
+        return
+    pieces = [piece for word in words(text) for piece in _pieces(word)]
+    halves = [1 if _UNSPACED.match(piece) else 2 for piece in pieces]
+    stop = length = 0
+    for start in range(len(pieces)):
+        while length < 2 * GRAM and stop < len(pieces):
+            length += halves[stop]
+            stop += 1
+        if length < 2 * GRAM:
+            return
+        yield hashed(" ".join(pieces[start:stop]))
+        length -= halves[start]
+
+
+def _pieces(word: str) -> Iterator[str]:
+    """Letters without spaces one by one, and what stands between them."""
+    at = 0
+    for match in _UNSPACED.finditer(word):
+        if at < match.start():
+            yield word[at : match.start()]
+        yield match[0]
+        at = match.end()
+    if at < len(word):
+        yield word[at:]
+
+
+def _files(folder: Path) -> list[Path]:
+    """All files that may hold evaluation data.
+
+    Raises:
+        InputError: some cannot be read, which would pass for data without overlap.
+    """
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    found = [file for file in files if _known(file) or not _hidden(file, folder)]
+    if unread := [file for file in found if not _known(file) and not _is_text(file)]:
+        more = f" and {len(unread) - _SHOWN} more" if len(unread) > _SHOWN else ""
+        raise InputError(
+            f"--check-against {folder}: cannot be read here: "
+            f"{', '.join(str(file.relative_to(folder)) for file in unread[:_SHOWN])}{more}. Make "
+            "JSON lines or CSV of evaluation data, and move away what is none."
+        )
+    return found
+
+
+def _known(file: Path) -> bool:
+    return file.suffix.lower() in _KINDS
+
+
+def _hidden(file: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in file.relative_to(folder).parts)
+
+
+def _is_text(file: Path) -> bool:
+    try:
+        with file.open("rb") as data:
+            head = data.read(_HEAD)
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+    except (OSError, UnicodeDecodeError):
+        return False
+    return b"\0" not in head
+
+
 def _texts(file: Path) -> Iterator[str]:
+    kind = file.suffix.lower()
     try:
         with file.open(encoding="utf-8", errors="replace", newline="") as lines:
-            if file.suffix == ".json":
+            if kind == ".json":
                 yield from strings(json.load(lines))
-            elif file.suffix == ".jsonl":
+            elif kind == ".jsonl":
                 for line in lines:
                     if line.strip():
                         yield from strings(json.loads(line))
-            elif file.suffix in (".csv", ".tsv"):
-                for row in csv.reader(lines, delimiter="\t" if file.suffix == ".tsv" else ","):
+            elif kind in (".csv", ".tsv"):
+                for row in csv.reader(lines, delimiter="\t" if kind == ".tsv" else ","):
                     yield from row
             else:
                 yield from lines

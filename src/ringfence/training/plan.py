@@ -19,7 +19,8 @@ from ringfence.engine import EngineCard
 from ringfence.rings import Policy
 from ringfence.segments.saved import SignalCard
 from ringfence.training import store
-from ringfence.training.encoding import Dropped, Encoder, Learnt, policy_of
+from ringfence.training.encoding import Dropped, Encoder, policy_of
+from ringfence.training.learnt import Learnt
 from ringfence.training.mixing import Mixture, counts, mixture, parts_of
 from ringfence.training.overlap import Overlap
 from ringfence.training.packing import rows
@@ -107,8 +108,7 @@ def encoded(
                 told(read[0])
                 if overlap is not None:
                     overlap.see(example.texts())
-                if (made := _placed(encoder, kind, example, parts, dropped)) is not None:
-                    place, sequences = made
+                for place, sequences in _placed(encoder, kind, example, parts, dropped):
                     yield place, example.case, sequences
 
     store.write(folder, key, examples(), 2 if kind == "dpo" else 1)
@@ -127,23 +127,27 @@ def encoded(
 
 def _placed(
     encoder: Encoder, kind: Kind, example: Example, parts: Sequence[Part], dropped: Dropped
-) -> tuple[int, tuple[Learnt, ...]] | None:
-    """The part that takes an example, and its sequences; None where it is dropped."""
+) -> list[tuple[int, tuple[Learnt, ...]]]:
+    """The part that takes an example, and its sequences; nothing where it is dropped.
+
+    What has to be learnt of a line in two conversations becomes two examples.
+    """
     places = parts_of(parts, data=example.data, recipe=example.recipe, sibling=example.sibling)
     for place in places:
-        made: tuple[Learnt, ...] | None
+        made: list[tuple[Learnt, ...]]
         if kind == "dpo":
-            made = encoder.preference(example, dropped)
+            pair = encoder.preference(example, dropped)
+            made = [] if pair is None else [pair]
         else:
-            learnt = encoder.supervised(example, parts[place].replies, dropped)
-            made = None if learnt is None else (learnt,)
-        if made is None:
-            return None
-        tokens = max(len(sequence.ids) for sequence in made)
+            found = encoder.supervised(example, parts[place].replies, dropped)
+            made = [(learnt,) for learnt in found]
+        if not made:
+            return []
+        tokens = max(len(sequence.ids) for sequences in made for sequence in sequences)
         if tokens <= (parts[place].longest or tokens):
-            return place, made
+            return [(place, sequences) for sequences in made]
     dropped.add("in no part of the mixture", example, example.recipe)
-    return None
+    return []
 
 
 def key_of(
@@ -157,7 +161,7 @@ def key_of(
     """A hash of everything that decides what the tokens are."""
     rings = list(signal.names) if signal else recipe.segments != "none"
     parts = {
-        "format": 5,
+        "format": 6,
         "ringfence": __version__,
         "policies": [source.policy for source in sources],
         "kind": kind,

@@ -28,9 +28,11 @@ class Adapter(_Section):
     alpha: float = Field(default=32.0, gt=0)
     """The product of the factors is scaled by alpha / rank."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Share of the adapter's inputs that is zeroed in training."""
+    """Share of the adapter's inputs that is zeroed in `train sft`; preferences compare with what
+    the model said before, and are trained without."""
     targets: tuple[str, ...] | Literal["all-linear"] = "all-linear"
-    """Names of the modules that get one; `all-linear` is every linear layer but the head."""
+    """Names of the linear layers that get one; `all-linear` is every one of the text model, but the
+    output layer."""
 
 
 class Part(_Section):
@@ -177,6 +179,11 @@ class Recipe(_Section):
         # FSDP would shard the signal's table, which is read whole at every block.
         if self.segments != "none" and self.hardware.strategy == "fsdp":
             raise ValueError(f"segments: {UNSHARDED}, or segments: none")
+        if self.segments != "none" and self.adapter is None:
+            raise ValueError(
+                "segments: a ring signal is saved with an adapter, and adapter: null has none; "
+                "leave one of them out"
+            )
         return self
 
     @model_validator(mode="after")
@@ -189,6 +196,11 @@ class Recipe(_Section):
             raise ValueError(
                 "hardware.attention: sequence.packing: shared has an attention of its own; leave "
                 "it out, or take packing: packed"
+            )
+        if self.hardware.attention.startswith("flash") and self.hardware.precision == "float32":
+            raise ValueError(
+                "hardware.attention: flash attention computes in 16 bits only; precision: "
+                "bfloat16, or attention: sdpa"
             )
         return self
 

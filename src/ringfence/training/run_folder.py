@@ -72,9 +72,11 @@ def opened(out: Path, described: Mapping[str, Any], *, resume: bool, force: bool
     if before is not None and force:
         return
     if before is not None and resume:
-        if before != described:
-            raise InputError(f"{out} holds another run: {_differences(before, described)}")
-        return
+        known = _completed(before, described)
+        if known != described:
+            raise InputError(f"{out} holds another run: {_differences(known, described)}")
+        if finished(out) is not None:
+            return
     put_text(out / JOB, json.dumps(described, indent=2) + "\n")
 
 
@@ -153,6 +155,15 @@ def _removed(folder: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
         os.replace(folder, aside)
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _completed(before: Mapping[str, Any], now: Mapping[str, Any]) -> Json:
+    """What a run said of itself; what earlier versions did not say is taken as unchanged."""
+    found = dict(before)
+    for name in ("model", "adapter"):
+        if isinstance(before.get(name), dict) and isinstance(now.get(name), dict):
+            found[name] = now[name] | before[name]
+    return found
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

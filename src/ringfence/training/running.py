@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import signal
 from collections.abc import Iterator
@@ -17,19 +16,29 @@ import transformers
 
 from ringfence.adapters.folder import CONFIG
 from ringfence.adapters.host import host_of, write_host
-from ringfence.errors import InputError
+from ringfence.errors import EngineError, InputError
 from ringfence.training import job as jobs
 from ringfence.training import manifest as manifests
 from ringfence.training import run_folder, trainers
 from ringfence.training.allocation import keep_freed_memory
 from ringfence.training.checkpoints import checkpoints, step_of, synced
-from ringfence.training.collation import Rows, Supervised
-from ringfence.training.isolation import measured
+from ringfence.training.collation import Rows
+from ringfence.training.isolation import of_run
 from ringfence.training.job import Job, Json, Ready, Say
 from ringfence.training.metrics import Metrics, read
 from ringfence.training.models import library, loaded, quiet, signal_of
 from ringfence.training.plan import packing_of
+from ringfence.training.processes import PATIENCE, fsdp_environment, refuse_several_devices
 from ringfence.training.watching import Stop, Watch
+
+# A word in what TRL and transformers say when they refuse a recipe, its field, and the way out.
+_REFUSED = {
+    "bf16": ("hardware.precision: ", " Use float32."),
+    "fsdp": (
+        "hardware.strategy: ",
+        " Launch a process on each device (torchrun), or use another strategy.",
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +58,23 @@ class Outcome:
     stopped_by: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """A run that can begin.
+
+    Attributes:
+        ready: the job and its rows.
+        trainer: of TRL, with the model in it.
+        trained: adapter and ring signal, for the manifest.
+        isolation: whether examples of one row see each other, for the manifest.
+    """
+
+    ready: Ready
+    trainer: Any
+    trained: Json
+    isolation: Json
+
+
 def train(job: Job, say: Say, *, resume: bool = False, force: bool = False) -> Outcome:
     """Train, from the beginning or the last checkpoint, to the end or a request to stop.
 
@@ -59,15 +85,15 @@ def train(job: Job, say: Say, *, resume: bool = False, force: bool = False) -> O
         DivergedError: the loss is no longer a number.
         KeyboardInterrupt: asked twice to stop.
     """
-    _refuse_several_devices(job)
+    refuse_several_devices(job)
     threads = job.recipe.hardware.threads
     if threads:
         torch.set_num_threads(threads)
-    with _fsdp_environment(job):
+    with fsdp_environment(job):
         cpu = job.cpu or not torch.accelerator.is_available()
         if cpu:
             keep_freed_memory()
-        state = library("accelerate").PartialState(cpu=cpu)
+        state = library("accelerate").PartialState(cpu=cpu, timeout=PATIENCE)
         first = bool(state.is_main_process)
         tell = say if first else _silent
         with contextlib.ExitStack() as stack:
@@ -84,25 +110,12 @@ def train(job: Job, say: Say, *, resume: bool = False, force: bool = False) -> O
             ready = jobs.prepared(
                 found, tell, world=state.num_processes, first=first, wait=state.wait_for_everyone
             )
-            if first and force:
-                run_folder.replaced(job.out, found.described)
-            state.wait_for_everyone()
-            return _trained(ready, state, tell)
-
-
-def _refuse_several_devices(job: Job) -> None:
-    """Several GPUs need a process each; TRL says so only when the model is loaded.
-
-    Raises:
-        InputError: there are several, and this process was not launched as one of a group.
-    """
-    count = 0 if job.cpu else torch.cuda.device_count()
-    if count > 1 and "LOCAL_RANK" not in os.environ:
-        raise InputError(
-            f"{count} GPUs are visible to one process. Start one on each (torchrun "
-            f"--nproc-per-node {count} --no-python ringfence train …), or let it see one "
-            "(CUDA_VISIBLE_DEVICES=0)."
-        )
+            with _room(job):
+                built = _built(ready, state, tell)
+                if first and force:
+                    run_folder.replaced(job.out, found.described)
+                state.wait_for_everyone()
+                return _trained(built, state, tell)
 
 
 def _finished_before(job: Job, manifest: Json, state: Any, say: Say) -> Outcome:
@@ -115,18 +128,69 @@ def _finished_before(job: Job, manifest: Json, state: Any, say: Say) -> Outcome:
     return Outcome(manifest=manifest if first else None, step=steps, steps=steps, stopped_by=0)
 
 
-def _trained(ready: Ready, state: Any, say: Say) -> Outcome:
+def _built(ready: Ready, state: Any, say: Say) -> Built:
+    """Model and trainer, with whatever may be wrong with them found out."""
     job, plan = ready.job, ready.plan
-    found = checkpoints(job.out)
-    begin = found[-1] if found else None
-    done = step_of(begin) if begin else 0
-    first = bool(state.is_main_process)
+    with quiet(), _refusing():
+        settings = trainers.arguments(
+            job.recipe, job.kind, job.out, plan.steps, cpu=state.device.type == "cpu"
+        )
     model = _model(ready)
     trained = _described(model)
     if job.adapter is not None:
         _tell_adapter(job, trained, say)
     rows = Rows(plan.store, plan.rows)
-    isolation = _isolation(ready, model, rows, state.num_processes)
+    with quiet(), _refusing():
+        trainer = trainers.trainer(
+            job.kind, model, settings, rows, job.recipe, job.out, _tokenizer(ready.folder)
+        )
+    if job.recipe.hardware.strategy == "fsdp" and not trainer.is_fsdp_enabled:
+        say("fsdp needs several accelerators; every process here holds the whole model")
+    isolation = of_run(job, trainer, rows, say)
+    return Built(ready=ready, trainer=trainer, trained=trained, isolation=isolation)
+
+
+@contextlib.contextmanager
+def _refusing() -> Iterator[None]:
+    """Say of what TRL and transformers refuse which field of the recipe it comes from.
+
+    Raises:
+        InputError: they refuse something.
+    """
+    try:
+        yield
+    except ValueError as error:
+        said = str(error)
+        known = (found for word, found in _REFUSED.items() if word in said)
+        field, way_out = next(known, ("", ""))
+        raise InputError(f"recipe: {field}{said}{way_out}") from error
+
+
+@contextlib.contextmanager
+def _room(job: Job) -> Iterator[None]:
+    """Say what to do where a device has too little memory.
+
+    Raises:
+        EngineError: it has.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise EngineError(
+            f"the device is out of memory ({str(error).splitlines()[0]}). Lower {job.kind}.rows or "
+            "sequence.length in the recipe, or set hardware.checkpointing: true (--dry-run does "
+            "the arithmetic); a changed recipe needs another --out, or --force. Where another "
+            "program took the memory, --resume goes on."
+        ) from error
+
+
+def _trained(built: Built, state: Any, say: Say) -> Outcome:
+    ready, trainer = built.ready, built.trainer
+    job, plan = ready.job, ready.plan
+    found = checkpoints(job.out)
+    begin = found[-1] if found else None
+    done = step_of(begin) if begin else 0
+    first = bool(state.is_main_process)
     stop = Stop()
     watch = Watch(
         tokens=jobs.tokens_of_steps(plan),
@@ -135,17 +199,10 @@ def _trained(ready: Ready, state: Any, say: Say) -> Outcome:
         say=say,
         way_out="Then give a changed recipe another --out, or --force to start anew here.",
     )
+    trainer.add_callback(watch)
     with quiet():
-        settings = trainers.arguments(
-            job.recipe, job.kind, job.out, plan.steps, cpu=state.device.type == "cpu"
-        )
-        trainer = trainers.trainer(
-            job.kind, model, settings, rows, job.recipe, job.out, _tokenizer(ready.folder), [watch]
-        )
         where = f"{state.num_processes} × {state.device.type}"
         say(f"{plan.steps} steps of {plan.batch} rows on {where}")
-        if job.recipe.hardware.strategy == "fsdp" and not trainer.is_fsdp_enabled:
-            say("fsdp needs several accelerators; every process here holds the whole model")
         with stop.on_signals(say):
             trainer.train(resume_from_checkpoint=str(begin) if begin else None)
     if trainer.state.global_step < plan.steps:
@@ -160,10 +217,10 @@ def _trained(ready: Ready, state: Any, say: Say) -> Outcome:
     if first:
         manifest = jobs.finished(
             ready,
-            _result(ready, watch, done) | trained,
+            _result(ready, watch, done) | built.trained,
             manifests.environment(_devices(), state.num_processes)
             | {"distributed": str(trainer.accelerator.distributed_type.value)},
-            isolation,
+            built.isolation,
         )
         run_folder.tidied(job.out)
     state.wait_for_everyone()
@@ -182,27 +239,6 @@ def _model(ready: Ready) -> Any:
             ring_names=ready.plan.store.summary["rings"],
             shared=packing_of(job.recipe, job.kind) == "shared",
         )
-
-
-def _isolation(ready: Ready, model: Any, rows: Rows, world: int) -> Json:
-    recipe = ready.job.recipe
-    packing = packing_of(recipe, ready.job.kind)
-    if packing in ("grouped", "none"):
-        return {"isolated": True, "says": "one example a row"}
-    if world > 1:
-        # The model is not yet where it will run, and may be on no device as a whole.
-        how = f"transformers keeps them apart by their positions under {recipe.hardware.attention}"
-        if packing == "shared":
-            how = "the attention of shared rows keeps them apart"
-        return {
-            "isolated": None,
-            "says": f"examples share rows; not measured in a process group. {how}",
-        }
-    flat = recipe.hardware.attention.startswith("flash")
-    if flat:
-        return {"isolated": None, "says": "rows end to end, bounds given to flash attention"}
-    rings = signal_of(model) is not None
-    return measured(model, rows, Supervised(pad=0, shared=packing == "shared", rings=rings))
 
 
 def _described(model: Any) -> Json:
@@ -237,14 +273,11 @@ def _tell_adapter(job: Job, trained: Json, say: Say) -> None:
 
 
 def _tokenizer(folder: Path) -> Any:
-    """The model's own, only to be saved beside it and for the id of padding."""
+    """The model's own, which is saved beside the result."""
     with quiet():
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
+        return transformers.AutoTokenizer.from_pretrained(
             folder, trust_remote_code=False, local_files_only=True
         )
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
 
 
 def _saved(ready: Ready, trainer: Any, first: bool) -> None:
@@ -314,26 +347,3 @@ def _devices() -> list[str]:
 
 def _silent(_text: str) -> None:
     """What processes other than the first say."""
-
-
-@contextlib.contextmanager
-def _fsdp_environment(job: Job) -> Iterator[None]:
-    """Transformers loads weights in one process of each machine only if it knows of FSDP."""
-    if job.recipe.hardware.strategy != "fsdp":
-        yield
-        return
-    names = {
-        "ACCELERATE_USE_FSDP": "true",
-        "FSDP_VERSION": "2",
-        "FSDP_CPU_RAM_EFFICIENT_LOADING": "true",
-    }
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(names)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

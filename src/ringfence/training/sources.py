@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -177,7 +178,7 @@ def open_sources(specs: Sequence[str], kind: Kind) -> list[Source]:
         name, equals, path = spec.partition("=")
         if not equals or "/" in name:
             name, path = "", spec
-        found = Path(path).expanduser()
+        found = Path(os.path.expanduser(path))
         name = name or found.resolve().name.removesuffix(".jsonl")
         if any(source.name == name for source in sources):
             raise InputError(f"--data {spec}: {name!r} is there twice; write NAME={path}")

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ringfence.errors import InputError
-from ringfence.training.encoding import Learnt
+from ringfence.training.learnt import Learnt
 from ringfence.training.sharing import told_apart
 
 Json = dict[str, Any]

@@ -5,9 +5,10 @@ Losses, optimiser, schedules and distribution are TRL's and transformers'.
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -211,6 +212,25 @@ def arguments(recipe: Recipe, kind: Kind, folder: Path, steps: int, *, cpu: bool
     return _trl.DPOConfig(**common, beta=schedule.beta, **losses)
 
 
+def supervised(recipe: Recipe, *, pad: int, rings: bool) -> Supervised:
+    """What makes batches for supervised training by a recipe.
+
+    Args:
+        recipe: gives packing, attention and weights.
+        pad: id of the padding.
+        rings: the model has a ring signal.
+    """
+    shared = packing_of(recipe, "sft") == "shared"
+    return Supervised(
+        pad=pad,
+        flat=not shared and recipe.hardware.attention.startswith("flash"),
+        shared=shared,
+        verdicts=recipe.verdicts,
+        decisions=recipe.decisions,
+        rings=rings,
+    )
+
+
 def trainer(
     kind: Kind,
     model: Any,
@@ -219,24 +239,15 @@ def trainer(
     recipe: Recipe,
     folder: Path,
     tokenizer: PreTrainedTokenizerFast,
-    callbacks: Sequence[Any],
 ) -> Any:
     """The trainer of a kind, ready to run."""
+    tokenizer = copy.deepcopy(tokenizer)  # what is saved keeps the padding that it has, or none
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
     pad = tokenizer.pad_token_id
     rings = signal_of(model) is not None
-    shared = packing_of(recipe, kind) == "shared"
-    flat = not shared and recipe.hardware.attention.startswith("flash")
     collator: Supervised | Pairs = (
-        Supervised(
-            pad=pad,
-            flat=flat,
-            shared=shared,
-            verdicts=recipe.verdicts,
-            decisions=recipe.decisions,
-            rings=rings,
-        )
-        if kind == "sft"
-        else Pairs(pad=pad, rings=rings)
+        supervised(recipe, pad=pad, rings=rings) if kind == "sft" else Pairs(pad=pad, rings=rings)
     )
     if kind == "dpo" and rings:
         _reference_without_training(model)
@@ -248,7 +259,6 @@ def trainer(
         data_collator=Numbered(rows, collator),
         train_dataset=numbers,
         processing_class=tokenizer,
-        callbacks=list(callbacks),
     )
     made.folder, made.keep = folder, recipe.schedule(kind).keep
     made.signal_rate = recipe.segments_rate
