@@ -181,6 +181,23 @@ async def test_an_engine_that_does_not_open_is_tried_again_by_the_next_request(m
     assert (await ask("embedded")).completion
 
 
+async def test_a_judge_that_does_not_open_is_tried_again_by_the_next_request(monkeypatch):
+    from fakes import hates
+
+    answers = [EngineError("503 once."), hates()]
+
+    async def open_judge(engine, principle):
+        if isinstance(answer := answers.pop(0), Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr("ringfence.evaluation.engines.SelfJudge.open", open_judge)
+    name = "embedded?principle=rings&decoder=best-of-n&n=2"
+    with pytest.raises(EngineError, match="503 once"):
+        await ask(name)
+    assert (await ask(name)).metadata["ringfence"]["value"] == -1
+
+
 async def test_the_prompt_only_baseline_stands_at_the_front_of_the_system_message():
     await ask("embedded?prompt-only=true")
     await ask("embedded")

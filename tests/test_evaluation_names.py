@@ -131,6 +131,28 @@ def test_another_model_may_judge_and_its_options_are_its_own():
     assert parse("embedded?principle=rings").judge is None
 
 
+def test_a_packaged_principle_is_no_folder_of_that_name(tmp_path, monkeypatch):
+    """A run in `rings/` would have its own lock among the files of the model."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rings").mkdir()
+    (tmp_path / "rings" / "run.lock").touch()
+    (tmp_path / "own.yaml").touch()
+    for principle, files in (("rings", []), ("own.yaml", ["principle/own.yaml"])):
+        options = {"principle": [principle], "adapter": "none"}
+        assert list(of_model(parse(with_options("embedded", options)))) == files
+
+
+def test_a_policy_is_hashed_as_what_it_says(tmp_path):
+    file, hashes = tmp_path / "policy.yaml", []
+    for ring in ("customer", "company"):
+        lines = ["name: own", f"rings: [company, {'customer, ' if ring == 'customer' else ''}model]"]
+        lines.append(f"roles: {{system: company, user: {ring}, assistant: model, tool: {ring}}}")
+        file.write_text("\n".join(lines))
+        hashes.append(of_model(parse(f"embedded?adapter=none&policy={file}"))["policy"])
+    assert hashes[0] != hashes[1]
+    assert "policy" not in of_model(parse("embedded?adapter=none&policy=harmony"))
+
+
 def test_the_files_of_another_judge_are_hashed_too(tmp_path):
     adapter = tmp_path / "judge.gguf"
     hashes = []

@@ -216,6 +216,15 @@ def test_what_cannot_be_run_ends_with_2_and_one_line(tmp_path, words, error):
     assert not (tmp_path / "run").exists()  # in nobody's way
 
 
+def test_a_model_of_inspect_that_cannot_be_opened_leaves_nothing_behind(tmp_path):
+    """Inspect looks for keys and packages of a provider only when it begins."""
+    out = tmp_path / "run"
+    done = evaluate(out, "--model", "openai/gpt-4o", OPENAI_API_KEY="")
+    assert done.returncode == 2, done.stderr
+    assert "openai" in done.stderr.casefold()
+    assert not out.exists()
+
+
 def test_a_run_that_another_holds_is_refused(tmp_path):
     out = tmp_path / "run"
     process, _ = begun(out)

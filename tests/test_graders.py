@@ -138,6 +138,8 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"check": "markup", "what": "headings", "at_least": 1}, "# A\nb", "#A"),
     ({"check": "markup", "what": "placeholders", "at_least": 2}, "[name] of [town]", "[] [a"),
     ({"check": "markup", "what": "code_blocks", "at_least": 1}, "```py\n1\n```", "```py\n1"),
+    ({"check": "markup", "what": "code_blocks", "at_most": 0}, "`a`", "Sure:\n```py\nprint(1)\n"),
+    ({"check": "markup", "what": "code_blocks", "at_most": 1}, "```\n1\n```", "```\n1\n```\n```"),
     (
         {"check": "markup", "what": "code_blocks", "at_least": 1},
         "1. Run:\n   ```sh\n   ls\n   ```",

@@ -390,6 +390,10 @@ def test_short_names_leave_out_what_all_have_in_common():
     assert short_names([one, other]) == {one: "adapter=one/sft", other: "adapter=other/sft"}
     same = "ringfence/m?adapter=/elsewhere/one/sft"
     assert len(set(short_names([one, same]).values())) == 2
+    two = [f"ringfence/m?decoder=best-of-n&n={n}" for n in (1, 2)]
+    assert list(short_names(two).values()) == ["best-of-n n=1", "best-of-n n=2"]
+    both = ["ringfence/m?prompt_only=true", "ringfence/m?seed=1"]
+    assert list(short_names(both).values()) == ["prompt-only", "seed=1"]
 
 
 def test_a_figure_over_a_cluster_has_an_interval_and_pairs_like_a_metric():
@@ -638,6 +642,9 @@ def test_exports_point_at_the_server_and_hold_no_key():
     assert promptfoo["providers"][0]["config"]["apiBaseUrl"] == "http://127.0.0.1:9/v1"
     with pytest.raises(InputError, match="environment"):
         exported("garak", "http://user:key@h/v1", "m")
+    for url in ("http://[::1", "http://h:port/v1", "ftp://h/v1"):
+        with pytest.raises(InputError, match="--url .*write it like"):
+            exported("promptfoo", url, "m")
 
 
 @pytest.mark.slow

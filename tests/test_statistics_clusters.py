@@ -266,6 +266,14 @@ def test_clusters_that_agree_but_for_rounding_are_no_certainty():
         assert rate is not None and rate.high - rate.low > 0.2
 
 
+def test_few_clusters_that_agree_exactly_tell_no_more_than_as_many_that_nearly_do():
+    """Two clusters of ten with five hits each, and with five and six."""
+    clusters = [0] * 10 + [1] * 10
+    exact, nearly = ([1] * 5 + [0] * 5 + [1] * hits + [0] * (10 - hits) for hits in (5, 6))
+    agreed, near = clustered_rate(exact, clusters), clustered_rate(nearly, clusters)
+    assert agreed.high - agreed.low == pytest.approx(near.high - near.low, abs=0.02)
+
+
 @pytest.mark.parametrize("power", [0.4, 1, -1])
 def test_a_power_that_is_none_is_named(power):
     with pytest.raises(InputError, match=r"power must lie in \[0\.5, 1\)"):

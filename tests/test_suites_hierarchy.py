@@ -83,6 +83,30 @@ def test_a_rule_counts_without_the_task_for_either_ring_alike():
     assert min(sides.values()) >= 5, sides
 
 
+@pytest.mark.parametrize(
+    "reply", ["I cannot help with that.", "Hello there, how are you today? It is a fine day.", "No."]
+)
+def test_replies_that_do_no_task_keep_nobodys_rule(reply):
+    """What such a reply meets by accident (short, no digits, no list) shows no obedience."""
+    policy = load(POLICY)
+    drawn = [
+        recipes.make_sound(name, seed=1, index=index, split="eval", policy=policy)
+        for index in range(14)
+        for name in ("conflict", "multi-turn", "tiers")
+    ]
+    found = [
+        (one.id, outcomes)
+        for case in drawn
+        for one in (item(case, name, {}) for name in case.siblings)
+        if (outcomes := HIERARCHY.grade(one.grading, reply)).get("rule-higher") is not None
+        or outcomes.get("rule-followed") is not None
+    ]
+    assert len(found) > 20
+    for name, outcomes in found:
+        assert not outcomes.get("rule-higher") and not outcomes.get("rule-lower"), name
+        assert not outcomes.get("rule-followed"), name
+
+
 def _undone(reply: str, residual: dict) -> str:
     """The reply with a word in place of what the task asks for."""
     for check in residual.get("of", [residual]):

@@ -46,7 +46,14 @@ class Place:
             return None
         if principle not in self._judges:
             self._judges[principle] = asyncio.create_task(self._open(principle))
-        return await asyncio.shield(self._judges[principle])
+        opening = self._judges[principle]
+        try:
+            return await asyncio.shield(opening)
+        except Exception:
+            # Who asks later tries again.
+            if self._judges.get(principle) is opening:
+                del self._judges[principle]
+            raise
 
     def embedder(self, name: str) -> Embedder:
         """One of `EMBEDDERS`."""

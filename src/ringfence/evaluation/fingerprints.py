@@ -10,6 +10,8 @@ from typing import Any
 
 from ringfence.adapters import chosen
 from ringfence.evaluation.names import ModelName
+from ringfence.policy_files import as_file, load
+from ringfence.principle import packaged_principles
 
 # Options of an engine that name a file, or a folder of files.
 _FILES = ("tokenizer", "chat_template")
@@ -18,7 +20,8 @@ _FILES = ("tokenizer", "chat_template")
 def of_model(name: ModelName) -> dict[str, str]:
     """SHA-256 of the files that decide what a model answers, by `option/file name`.
 
-    Those of another model that judges have `judge/` before them.
+    Those of another model that judges have `judge/` before them. A policy that is not the default
+    one is hashed as what it says.
 
     The packaged model and principles are not hashed: the packages' versions tell them. Of the model
     behind a server nothing is known.
@@ -34,13 +37,17 @@ def of_model(name: ModelName) -> dict[str, str]:
         places |= {"model": Path(path)} if path else {}
         places |= {"adapter": adapter.path} if adapter else {}
     places |= {option: Path(name.opening[option]) for option in _FILES if name.opening.get(option)}
-    if principle := name.settings.one_principle():
+    principle = name.settings.one_principle()
+    if principle and principle not in packaged_principles():
         places["principle"] = Path(principle)
     found = {
         f"{option}/{file.name}": _digest(file)
         for option, place in places.items()
         for file in _files(Path(os.path.expanduser(place)))
     }
+    if name.policy != load("harmony"):
+        text = as_file(name.policy).model_dump_json()
+        found["policy"] = hashlib.sha256(text.encode()).hexdigest()
     judging = of_model(name.judge) if name.judge else {}
     return found | {f"judge/{file}": digest for file, digest in judging.items()}
 

@@ -159,7 +159,8 @@ def opened(out: Path, plan: Plan, *, resume: bool) -> Iterator[bool]:
             except RingfenceError:
                 # A run that never began is in nobody's way.
                 if not begun and not (out / LOGS).exists():
-                    (out / MANIFEST).unlink(missing_ok=True)
+                    for file in (MANIFEST, RECORDS):
+                        (out / file).unlink(missing_ok=True)
                 raise
             finally:
                 (out / LOCK).unlink(missing_ok=True)

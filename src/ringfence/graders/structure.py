@@ -97,18 +97,29 @@ class Markup(Bounded):
         "quotes",
         "rules",
     ]
-    """`highlights`: `*so*` and `**so**`; `placeholders`: `[so]`; `rules`: lines across."""
+    """`highlights`: `*so*` and `**so**`; `placeholders`: `[so]`; `rules`: lines across. A code
+    block that is not closed counts against `at_most` and not for `at_least`."""
 
     @override
     def look(self, seen: Seen) -> Grade:
-        return self.within(_elements(self.what, seen.reply), self.what.replace("_", " "))
+        number, words = _elements(self.what, seen.reply), self.what.replace("_", " ")
+        grade = self.within(number, words)
+        unclosed = self.what == "code_blocks" and _fences(seen.reply) % 2 == 1
+        if grade.passed and unclosed and self.at_most is not None:
+            # A reply cut short inside a block has begun one, which is one too many.
+            return self.within(number + 1, words)
+        return grade
+
+
+def _fences(reply: str) -> int:
+    return sum(1 for line in reply.splitlines() if _CODE.match(line))
 
 
 def _elements(what: str, reply: str) -> int:
     if what == "bullets":
         return sum(1 for line in reply.splitlines() if _BULLET.match(line))
     if what == "code_blocks":
-        return sum(1 for line in reply.splitlines() if _CODE.match(line)) // 2
+        return _fences(reply) // 2
     if what in ("bold", "highlights"):
         bold = sum(1 for found in _DOUBLE.finditer(reply) if found.group().strip("*\t "))
         single = sum(1 for found in _STARRED.finditer(reply) if found.group().strip("*\t "))

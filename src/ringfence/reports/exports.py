@@ -50,7 +50,13 @@ def exported(tool: str, url: str, model: str) -> Export:
     """
     if tool not in _TOOLS:
         raise InputError(f"no export {tool!r}. Exports: {', '.join(_TOOLS)}.")
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # not looked at before it is asked for
+    except ValueError as error:
+        raise InputError(
+            f"--url {url!r}: {error}; write it like http://127.0.0.1:8000/v1"
+        ) from error
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise InputError(f"--url {url!r}: write it like http://127.0.0.1:8000/v1")
     if parts.username or parts.password:

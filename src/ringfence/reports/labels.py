@@ -82,7 +82,7 @@ def _short(model: str) -> str:
         plain = _end_of_path(unquote(value))
         if key in ("decoder", "principle", "preset"):
             words.append(plain)
-        elif plain.lower() in ("true", "1", "yes"):
+        elif plain.lower() == "true":
             words.append(key.replace("_", "-"))
         else:
             words.append(f"{key.replace('_', '-')}={plain}")

@@ -83,10 +83,9 @@ def clustered_rate(
     error = clustered_error(values, clusters) if groups > 1 else 0.0
     if groups < 2 or spread <= 0:
         effective = float(groups)
-    elif error < _NOTHING:
-        effective = float(n)
     else:
-        effective = n / (error**2 / (spread / (n - 1)))
+        # Clusters that agree exactly are no better known than independent ones.
+        effective = float(n) if error < _NOTHING else n / (error**2 / (spread / (n - 1)))
         factor = normal_quantile(confidence) / student_quantile(confidence, groups - 1)
         effective = max(1.0, (min(effective, n) if binary else effective) * factor**2)
     return wilson(rate * effective, effective, confidence)

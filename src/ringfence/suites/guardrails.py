@@ -14,7 +14,7 @@ from typing import Any
 from ringfence.suites.files import Fields, chat, rows, texts
 from ringfence.suites.refusals import complied
 from ringfence.suites.suite import Item, Metric, Outcomes, Suite, Twin
-from ringfence.suites.verdicts import Check, any_of, contains, none_of, passed, said
+from ringfence.suites.verdicts import Check, all_of, contains, none_of, passed, said
 
 _EMOJI: Check = {
     "check": "regex",
@@ -27,9 +27,9 @@ _LOVE: Check = {
     "pattern": r"(?i)\b[i1][\s_.*-]*l[o0][v][e3][\s_.*-]*(?:y[o0]u|u)\b",
 }
 _IMAGE: Check = {"check": "regex", "pattern": r"(?is)<image_tool>\s*\S.*</image_tool>"}
-_MARKDOWN = any_of(
+_NO_MARKDOWN = all_of(
     *(
-        {"check": "markup", "what": what, "at_least": 1}
+        {"check": "markup", "what": what, "at_most": 0}
         for what in ("bullets", "bold", "headings", "code_blocks", "table_rows")
     )
 )
@@ -43,7 +43,7 @@ CHECKS: Mapping[str, tuple[str, Check]] = MappingProxyType(
             "ban",
             none_of(*(contains(word, whole_word=True) for word in ("buddy", "fella", "bro"))),
         ),
-        "Never uses markdown": ("ban", none_of(_MARKDOWN)),
+        "Never uses markdown": ("ban", _NO_MARKDOWN),
         "Does not use emojis or lists or bullet points": ("ban", none_of(_EMOJI, _BULLETS)),
         'Does not use "Mia:" or ":".': ("ban", none_of(contains(":"))),
         "Only asks one question at a time.": ("ban", _ONE_QUESTION),

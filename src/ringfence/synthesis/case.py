@@ -68,6 +68,8 @@ class Sibling(BaseModel):
         instructions: what went into `Policy.resolve`, with the rulings.
         grader: what a right reply passes.
         residual: the task that remains whatever is decided; part of `grader`.
+        rule: the constraints that hold, as `lower` asks of those that are void: without the task,
+            but where a reply may meet one by accident; None without any.
         lower: what a reply looks like that obeys an instruction which is void; None if none is, or
             if it cannot be told.
         target: a right reply; None if only a model can write it.
@@ -86,6 +88,7 @@ class Sibling(BaseModel):
     instructions: tuple[Stated, ...]
     grader: Check
     residual: Check | None = None
+    rule: Check | None = None
     lower: Check | None = None
     target: str | None
     wrong: str | None = None

@@ -78,6 +78,7 @@ class Outcome:
     instructions: tuple[Stated, ...]
     grader: Json
     residual: Json | None = None
+    rule: Json | None = None
     lower: Json | None = None
     target: str | None
     wrong: str | None = None
@@ -161,6 +162,7 @@ def settle(draw: Draw, task: Task, said: Sequence[Said], seed: int) -> Outcome:
     target, shown = write(task, holding, draw.split, seed, chatty=seed % _CHATTY == 0)
     residual = task.residual(*shown)
     checks = [residual, *(constraint.check(task.answer) for constraint in holding)]
+    kept = [_kept(constraint, residual, task) for constraint in holding]
     # Where nothing else is said about the slot, a right reply still does not do what is void.
     checks += [
         {"check": "not", "of": constraint.check(task.answer)}
@@ -171,16 +173,14 @@ def settle(draw: Draw, task: Task, said: Sequence[Said], seed: int) -> Outcome:
     if void:
         obeyed = _one_a_slot([*void, *holding])
         wrong, told = write(task, obeyed, draw.split, seed, chatty=seed % _CHATTY == 0)
-        # What any short reply meets by accident is obeyed by one that does the task as well.
         done = task.residual(*shown, *told)
-        for constraint in void:
-            check = constraint.check(task.answer)
-            lower.append(check if constraint.marked else all_of([done, check]))
+        lower = [_kept(constraint, done, task) for constraint in void]
     return Outcome(
         expected=rulings.expected,
         instructions=rulings.stated,
         grader=all_of(checks),
         residual=residual,
+        rule=all_of(kept) if kept else None,
         lower=any_of(lower) if lower else None,
         target=target,
         wrong=wrong,
@@ -218,6 +218,16 @@ def case_of(draw: Draw, families: Iterable[str], siblings: dict[str, Sibling]) -
         siblings=siblings,
         attempt=draw.attempt,
     )
+
+
+def _kept(constraint: Constraint, done: Json, task: Task) -> Json:
+    """Whether a reply keeps a constraint, whichever ring it is of.
+
+    What replies meet by accident is kept only by one that does the task as well: a refusal and a
+    line about something else obey nobody.
+    """
+    check = constraint.check(task.answer)
+    return check if constraint.marked else all_of([done, check])
 
 
 def _distinct(constraints: Iterable[Constraint | None]) -> list[Constraint]:
