@@ -513,6 +513,14 @@ async def test_one_of_several_models_has_to_be_named(server: Server, folder: Pat
     await engine.aclose()
 
 
+async def test_an_adapter_has_the_context_of_its_base(server: Server, folder: Path) -> None:
+    """vLLM tells it of the base only."""
+    server.models.append({"id": "judge", "parent": "tiny", "max_model_len": None})
+    engine = await open_engine(f"{server.url}#judge", tokenizer=folder)
+    assert engine.card.context == 128
+    await engine.aclose()
+
+
 async def test_a_url_without_a_path_means_v1(server: Server, folder: Path) -> None:
     engine = await open_engine(server.url.removesuffix("/v1") + "#tiny", tokenizer=folder)
     assert server.paths == ["/v1/models"]

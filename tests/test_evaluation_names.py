@@ -145,7 +145,10 @@ def test_a_packaged_principle_is_no_folder_of_that_name(tmp_path, monkeypatch):
 def test_a_policy_is_hashed_as_what_it_says(tmp_path):
     file, hashes = tmp_path / "policy.yaml", []
     for ring in ("customer", "company"):
-        lines = ["name: own", f"rings: [company, {'customer, ' if ring == 'customer' else ''}model]"]
+        lines = [
+            "name: own",
+            f"rings: [company, {'customer, ' if ring == 'customer' else ''}model]",
+        ]
         lines.append(f"roles: {{system: company, user: {ring}, assistant: model, tool: {ring}}}")
         file.write_text("\n".join(lines))
         hashes.append(of_model(parse(f"embedded?adapter=none&policy={file}"))["policy"])

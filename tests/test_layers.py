@@ -46,7 +46,8 @@ ROWS = [
 ]
 NEIGHBOURS: set[tuple[str, str]] = set()
 # Engines know nothing of conversations, although rings and rendering lie below them.
-ENGINES_MAY_IMPORT = {"errors", "engine", "concurrency", "gguf_metadata", "vocabulary"} | {
+ENGINES_MAY_IMPORT = {"errors", "engine", "concurrency", "gguf_metadata", "tokenizer_json"} | {
+    "vocabulary",
     "adapters",
     "segments",  # tokens that carry rings, and the model's own signal: no messages
 }

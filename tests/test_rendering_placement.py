@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from chat_templates import BASES, NAMES, card, controls, source, spoken, talk
 from hypothesis import given, settings
@@ -128,6 +130,20 @@ def test_reasoning_of_earlier_replies_is_left_out_with_a_note():
     last = render(talk(("user", "Hi"), ("assistant", thought)), shown, generate=False)
     assert spoken(last, 1, shown) == "hmYes" and last.notes == ()
     assert controls(last).count(shown.tokenizer.control["</think>"]) == 1
+
+
+def test_reasoning_that_the_header_opens_is_reasoning_when_the_reply_comes_back():
+    """Qwen 3.5 opens it in front of the reply, whose text then only ends it."""
+    before, header, after = source("qwen3").rpartition("<|im_start|>assistant\\n")
+    shown = dataclasses.replace(card("qwen3"), template=f"{before}{header}<think>\\n{after}")
+    for reply, said in (("A plan.\n</think>\n\nYes", "Yes"), ("It is </b>.", "It is </b>.")):
+        rendering = render(talk(("user", "Hi"), ("assistant", reply), ("user", "Go")), shown)
+        assert rendering.text.endswith("<think>\n")
+        assert spoken(rendering, 1, shown) == said
+        assert ["reasoning" in note for note in rendering.notes] == [True] * (said == "Yes")
+    usual = card("qwen3")
+    rendering = render(talk(("user", "Hi"), ("assistant", "a </think> b"), ("user", "Go")), usual)
+    assert spoken(rendering, 1, usual) == "a </think> b"
 
 
 def test_a_template_without_reasoning_shows_it_as_plain_text():

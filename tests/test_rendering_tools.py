@@ -288,5 +288,22 @@ def test_a_broken_definition_is_an_error_that_names_the_field(tools):
         tools_of(tools)
 
 
+@pytest.mark.parametrize("name", ["qwen2_5", "qwen3", "glm4moe"])
+@pytest.mark.parametrize("more", [{}, {"description": ""}, {"parameters": {"type": "object"}}])
+def test_a_tool_needs_no_description(name, more):
+    tool = {"type": "function", "function": {"name": "clock"} | more}
+    assert '"clock"' in render(talk(("user", "Hi"), tools=[tool]), card(name)).text
+
+
+@pytest.mark.parametrize("name", ["qwen3", "glm4moe"])
+@pytest.mark.parametrize("arguments", ["", " "])
+def test_a_call_without_arguments_may_be_sent_back_as_no_text(name, arguments):
+    call = {"id": "c1", "function": {"name": "get_weather", "arguments": arguments}}
+    said = {"role": "assistant", "content": None, "tool_calls": [call]}
+    result = {"role": "tool", "tool_call_id": "c1", "content": "12"}
+    rendering = render(talk(("user", "Hi"), said, result, tools=[WEATHER]), card(name))
+    assert "get_weather" in spoken(rendering, 1, card(name))
+
+
 def test_a_bare_definition_is_a_definition():
     assert tools_of([WEATHER["function"]]) == tools_of([WEATHER])

@@ -121,9 +121,40 @@ def test_marks_before_a_call_that_are_none_stay_text(said: str) -> None:
     assert apart(f"{said}\n{call}", {"g"}) == (f"{said}\n{call}", [])
 
 
+ONE = '{"name": "f", "arguments": {"x": 1}}'
+OTHER = ONE.replace("1", "true")
+
+
+def _calls(*arguments: object) -> list[dict]:
+    return [{"name": "f", "arguments": {"x": one}} for one in arguments]
+
+
+@pytest.mark.parametrize(
+    ("reply", "said", "given"),
+    [
+        (f"<tool_call>{ONE}\n{OTHER}</tool_call>", "", [1, True]),
+        (f"<tool_call>{OTHER}</tool_call>\n<tool_call>{ONE}</tool_call>", "", [True, 1]),
+        (f"<tool_call>{ONE}</tool_call><tool_call>{ONE}</tool_call>", "", [1, 1]),
+        (f"[TOOL_CALLS][{ONE}, {ONE}]", "", [1, 1]),
+        ('<tool_call>{"name": "f", "arguments": {"x": "</tool_call>"}}', "", ["</tool_call>"]),
+        (f"<think>maybe <tool_call>{ONE}</tool_call></think>No call needed.", None, []),
+        (f"maybe <tool_call>{ONE}</tool_call>\n</think>\n\nNone is needed.", None, []),
+        (f"<think>maybe <tool_call>{ONE}</tool_call>", None, []),
+        (f"<think>Hm.</think>\n{ONE}", "<think>Hm.</think>", [1]),
+        (f"Hm, {ONE}?</think>It is.<tool_call>{OTHER}", f"Hm, {ONE}?</think>It is.", [True]),
+        ('<tool_call>{"name": "f", "arguments": {"x": "</think>"}}', "", ["</think>"]),
+        ('<tool_call>{"name": "f", "arguments": {"x": NaN}}</tool_call>', None, []),
+    ],
+)
+def test_calls_are_those_that_a_reply_makes(reply: str, said: str | None, given: list) -> None:
+    """As many as it makes, in their order, and none of those that it only thinks of."""
+    assert repr(apart(reply, {"f"})) == repr((reply if said is None else said, _calls(*given)))
+
+
 PIECES = st.sampled_from(
     ["<tool_call>", "<tool", "_call>", '{"name": "f", "arguments": {}}', "</tool_call>", "```"]
     + ["\n", "Action: f", "\nAction Input: {}", "[TOOL_CALLS]", "[TOOL", "{", "x", " ", "<"]
+    + ["<think>", "</think>", "</thi", "nk>", '{"name": "f", "arguments": {"x": "</think>"}}']
 )
 
 

@@ -21,6 +21,7 @@ from ringfence.suites import SUITES, Item, Suite, calls_in, suite, written
 from ringfence.suites.overlap import listed_f1, rouge_l
 from ringfence.suites.refusals import complied, refused
 from ringfence.suites.subsets import beginning, subset
+from ringfence.written_calls import apart, settled
 
 REPLIES = Path(__file__).parent / "data" / "suites" / "replies.jsonl"
 LABELLED = [json.loads(line) for line in REPLIES.read_text("utf-8").splitlines()]
@@ -456,12 +457,23 @@ def test_what_is_no_call_is_none(reply):
         " ",
         "[ \n",
         "\n[f(x=" + "-" * 99,
+        "<tool_call>{",
+        "<tool_call> [",
+        "<tool_call>{}</tool_call>",
+        '<tool_call>{"',
+        "```json\n{```\n",
+        "```json\n{}\n```\n",
+        "{}",
+        "</think>{",
+        "<tool_call>{}</think>",
     ],
 )
 def test_any_reply_is_read_for_calls_within_seconds(piece):
     began = time.monotonic()
     calls_in("f " + piece * (200_000 // len(piece)), {"f"})
     calls_in("<function=f>" + piece * (200_000 // len(piece)), {"f"})
+    apart(piece * (200_000 // len(piece)), {"f"})
+    settled(piece * (200_000 // len(piece)) + "</think>")
     assert time.monotonic() - began < 20
 
 

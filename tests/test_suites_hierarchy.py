@@ -84,7 +84,8 @@ def test_a_rule_counts_without_the_task_for_either_ring_alike():
 
 
 @pytest.mark.parametrize(
-    "reply", ["I cannot help with that.", "Hello there, how are you today? It is a fine day.", "No."]
+    "reply",
+    ["I cannot help with that.", "Hello there, how are you today? It is a fine day.", "No."],
 )
 def test_replies_that_do_no_task_keep_nobodys_rule(reply):
     """What such a reply meets by accident (short, no digits, no list) shows no obedience."""

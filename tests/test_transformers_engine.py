@@ -126,6 +126,24 @@ def naive_scores(engine: TransformersEngine, prefix: Tokens, tokens: Tokens) -> 
     return [float(table[index, token]) for index, token in enumerate(tokens)]
 
 
+@pytest.mark.parametrize("kind", ["longrope", "dynamic"])
+def test_positions_that_turn_otherwise_later_bound_the_context(tmp_path: Path, kind: str) -> None:
+    """Phi's keys from before the border are other ones behind it; kept ones would be wrong."""
+    half = 64 // 4 // 2
+    rope = {"rope_type": kind, "rope_theta": 10000.0, "original_max_position_embeddings": 512}
+    if kind == "longrope":
+        rope |= {"short_factor": [1.0] * half, "long_factor": [8.0] * half}
+    else:
+        rope |= {"factor": 8.0}
+    own = {"original_max_position_embeddings": 512} if kind == "longrope" else {}
+    model = "Phi3" if kind == "longrope" else "Llama"
+    folder = save_model(
+        tmp_path / "m", model, **ATTENTION, **own, pad_token_id=0, rope_parameters=rope
+    )
+    engine = TransformersEngine.open(folder, device="cpu")
+    assert engine.card.context == 512
+
+
 @contextlib.contextmanager
 def counted_passes(engine: TransformersEngine) -> Iterator[list[int]]:
     """The number of tokens (rows × columns) of every forward pass."""

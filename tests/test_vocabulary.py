@@ -19,8 +19,9 @@ from ringfence.engines import open_engine
 from ringfence.engines.descriptions import describe
 from ringfence.engines.embedded import packaged_model
 from ringfence.engines.weights import find_weights
-from ringfence.errors import EngineError
+from ringfence.errors import EngineError, RenderingError
 from ringfence.gguf_metadata import read_metadata
+from ringfence.rendering import render_text
 from ringfence.vocabulary import TextStream, Vocabulary
 
 CHARACTERS = Vocabulary.characters()
@@ -314,6 +315,82 @@ def test_the_folder_of_a_vocabulary_gives_the_same_tokens(tmp_path: Path) -> Non
     copy = Vocabulary.from_folder(character_folder(tmp_path))
     assert copy.control == CHARACTERS.control
     assert copy.encode("<|im_end|> é") == CHARACTERS.encode("<|im_end|> é")
+
+
+BEGINS = {
+    "type": "TemplateProcessing",
+    "single": [
+        {"SpecialToken": {"id": "<|im_start|>", "type_id": 0}},
+        {"Sequence": {"id": "A", "type_id": 0}},
+        {"SpecialToken": {"id": "<|im_end|>", "type_id": 0}},
+    ],
+    "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+    "special_tokens": {
+        text: {"id": text, "ids": [id_], "tokens": [text]}
+        for text, id_ in (("<|im_start|>", 261), ("<|im_end|>", 262))
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("processor", "config", "start"),
+    [
+        (None, {}, ()),
+        (BEGINS, {}, (261,)),
+        ({"type": "Sequence", "processors": [{"type": "ByteLevel"}, BEGINS]}, {}, (261,)),
+        (BEGINS, {"add_bos_token": False, "bos_token": "<|im_start|>"}, ()),
+        (None, {"add_bos_token": True, "bos_token": {"content": "<|im_end|>"}}, (262,)),
+        (None, {"add_bos_token": True, "bos_token": None}, ()),
+    ],
+)
+def test_a_text_starts_as_the_models_own_tokenizer_starts_it(processor, config, start) -> None:
+    vocabulary = folder_vocabulary(llama_like(post_processor=processor), config)
+    assert vocabulary.start == start
+    assert not set(start) & set(vocabulary.encode("the <|im_start|>"))
+    rendering = render_text("the the", vocabulary)
+    assert rendering.tokens == start + vocabulary.encode("the the")
+    assert len(rendering.rings) == len(rendering.tokens) and rendering.text == "the the"
+    with pytest.raises(RenderingError, match="empty"):
+        render_text("", vocabulary)
+
+
+@pytest.mark.parametrize(
+    ("pre", "changes", "start"),
+    [
+        ("qwen2", {"tokenizer.ggml.bos_token_id": 261}, ()),
+        (
+            "qwen2",
+            {"tokenizer.ggml.bos_token_id": 261, "tokenizer.ggml.add_bos_token": True},
+            (261,),
+        ),
+        ("llama-bpe", {"tokenizer.ggml.bos_token_id": 261}, (261,)),
+        (
+            "llama-bpe",
+            {"tokenizer.ggml.bos_token_id": 261, "tokenizer.ggml.add_bos_token": False},
+            (),
+        ),
+        ("llama-bpe", {"tokenizer.ggml.bos_token_id": 7}, ()),
+        ("llama-bpe", {}, ()),
+    ],
+)
+def test_a_text_starts_as_a_gguf_file_says(pre, changes, start) -> None:
+    assert Vocabulary.from_gguf(gguf_metadata(pre, **changes)).start == start
+
+
+def test_a_message_of_gpt_oss_ends_no_reply() -> None:
+    """Its reasoning ends with `<|end|>`, and the answer follows."""
+    from ringfence.engines.descriptions import _ends
+
+    harmony = Vocabulary.characters(["<|return|>", "<|call|>", "<|end|>", "<|channel|>"])
+    assert _ends(harmony, [256, 257]) == {256, 257}
+    phi = Vocabulary.characters(["<|endoftext|>", "<|end|>"])
+    assert _ends(phi, [256]) == {256, 257}
+
+
+@pytest.mark.parametrize("text", ["<0x0A>", "a<0x3C>turn>", "<<0x3C>/s>", "<0xFF><0x00>"])
+def test_text_that_spells_a_token_of_one_byte_stays_text(text: str) -> None:
+    for vocabulary in (unigram(), gemma()):
+        assert vocabulary.decode(vocabulary.encode(text)) == text
 
 
 def test_an_unknown_splitting_names_the_way_out() -> None:

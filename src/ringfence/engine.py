@@ -108,6 +108,11 @@ class Tokenizer(Protocol):
         """Control tokens that take white space away: that before them, and that behind them."""
         ...
 
+    @property
+    def start(self) -> Tokens:
+        """What the model expects in front of every text that no template begins; may be empty."""
+        ...
+
     def encode(self, text: str) -> Tokens:
         """Encode plain text. Control tokens that stand in the text stay plain characters."""
         ...

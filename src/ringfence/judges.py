@@ -128,7 +128,8 @@ class SelfJudge:
 
     async def _warm(self) -> None:
         """Process the fixed text once for all: engines that keep a cache a slot copy it to each."""
-        fixed = self._engine.card.tokenizer.encode(self.principle.fixed())
+        tokenizer = self._engine.card.tokenizer
+        fixed = tokenizer.start + tokenizer.encode(self.principle.fixed())
         if self.principle.form == "continuation" and len(fixed) >= _WORTH_WARMING:
             # One draft a slot, which greedy drafts would not be: engines ask for those only once.
             sampling = Sampling(top_k=1, seed=0)
@@ -184,7 +185,7 @@ class SelfJudge:
         if principle.form == "continuation":
             # Encoded piece by piece, so that the fixed text has the same tokens whatever follows.
             encode = card.tokenizer.encode
-            fixed = encode(principle.fixed(order))
+            fixed = card.tokenizer.start + encode(principle.fixed(order))
             return fixed + encode(shown) + encode(after + principle.answer)
         messages: list[dict[str, Any]] = [{"role": "user", "content": before + shown + after}]
         if principle.instruction:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,6 +25,7 @@ class PlainTokenizer:
         control: every other added token.
         strips_left: control tokens that take the white space before them away.
         strips_right: those that take it away behind them.
+        start: ids that the model's own tokenizer puts in front of a text.
     """
 
     encoder: str
@@ -33,6 +35,7 @@ class PlainTokenizer:
     control: Mapping[str, int]
     strips_left: frozenset[str]
     strips_right: frozenset[str]
+    start: tuple[int, ...]
 
 
 def read_folder(folder: str | Path) -> PlainTokenizer:
@@ -45,14 +48,21 @@ def read_folder(folder: str | Path) -> PlainTokenizer:
     config_path = Path(folder) / "tokenizer_config.json"
     config = _read_json(config_path) if config_path.exists() else {}
     try:
-        return _plain(source, _added_tokens(source, config))
+        return _plain(source, _added_tokens(source, config), config)
     except EngineError as error:
         raise EngineError(f"{folder}: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise EngineError(f"{folder}/tokenizer.json cannot be used: {error!r}") from error
 
 
-def _plain(source: dict[str, Any], added: Mapping[str, Mapping[str, Any]]) -> PlainTokenizer:
+def special_text(token: Any) -> str:
+    """A special token of a configuration is its text, or an object with it under `content`."""
+    return str(token.get("content", "") if isinstance(token, dict) else token or "")
+
+
+def _plain(
+    source: dict[str, Any], added: Mapping[str, Mapping[str, Any]], config: Mapping[str, Any]
+) -> PlainTokenizer:
     kind = _kind(source)
     ids = {text: int(token["id"]) for text, token in added.items()}
     control = {
@@ -61,14 +71,31 @@ def _plain(source: dict[str, Any], added: Mapping[str, Mapping[str, Any]]) -> Pl
     spaces = {text: id_ for text, id_ in ids.items() if text not in control}
     vocabulary = _strip_control(source["model"], kind, set(control.values()), spaces)
     return PlainTokenizer(
-        encoder=json.dumps(source | _neutral_settings(source, spaces)),
+        encoder=json.dumps(source | _neutral_settings(source, kind, spaces)),
         byte_level=kind == "byte-level",
         vocabulary=vocabulary,
         spaces=spaces,
         control=control,
         strips_left=frozenset(text for text in control if added[text].get("lstrip")),
         strips_right=frozenset(text for text in control if added[text].get("rstrip")),
+        start=_start(source, config, control),
     )
+
+
+def _start(
+    source: Mapping[str, Any], config: Mapping[str, Any], control: Mapping[str, int]
+) -> tuple[int, ...]:
+    """What the tokenizer puts in front of a text, unless its configuration says otherwise."""
+    asked = config.get("add_bos_token")
+    if asked is not None:
+        bos = control.get(special_text(config.get("bos_token")))
+        return (bos,) if asked and bos is not None else ()
+    for step in _parts_of(source.get("post_processor"), "processors"):
+        if step["type"] == "TemplateProcessing":
+            leading = itertools.takewhile(lambda part: "SpecialToken" in part, step["single"])
+            names = [part["SpecialToken"]["id"] for part in leading]
+            return tuple(id_ for name in names for id_ in step["special_tokens"][name]["ids"])
+    return ()
 
 
 def merges_within(
@@ -172,12 +199,24 @@ def _strip_unigram(model: dict[str, Any], control: set[int]) -> dict[str, int]:
     return kept
 
 
-def _neutral_settings(source: Mapping[str, Any], spaces: Mapping[str, int]) -> dict[str, Any]:
+def _neutral_settings(
+    source: Mapping[str, Any], kind: str, spaces: Mapping[str, int]
+) -> dict[str, Any]:
     """Replacements that switch off everything that adds, cuts, pads or prefixes."""
     steps = _parts_of(source.get("pre_tokenizer"), "pretokenizers")
     for step in steps:
         step.update({"add_prefix_space": False} if step["type"] == "ByteLevel" else {})
         step.update({"prepend_scheme": "never"} if step["type"] == "Metaspace" else {})
+    if kind == "unigram":
+        # Text that spells a token of one byte is text, as to SentencePiece.
+        steps.append(
+            {
+                "type": "Split",
+                "pattern": {"Regex": "<(?=0x[0-9A-F]{2}>)"},
+                "behavior": "Isolated",
+                "invert": False,
+            }
+        )
     normal = [
         step
         for step in _parts_of(source.get("normalizer"), "normalizers")

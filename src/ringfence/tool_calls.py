@@ -106,7 +106,10 @@ def _call(where: str, item: object) -> ToolCall:
     if not name:
         raise InputError(f"{where}.function.name: is missing")
     arguments = function.get("arguments", "{}")
-    if not isinstance(arguments, str):
+    if isinstance(arguments, str):
+        # Clients send back a call without arguments like this.
+        arguments = arguments if arguments.strip() else "{}"
+    else:
         arguments = _json(f"{where}.function.arguments", arguments)
     if len(arguments) > _LONGEST:
         raise InputError(f"{where}.function.arguments: longer than {_LONGEST} characters")

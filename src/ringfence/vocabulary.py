@@ -72,6 +72,7 @@ class Vocabulary:
         spelling: Container[int] = (),
         strips_left: frozenset[str] = frozenset(),
         strips_right: frozenset[str] = frozenset(),
+        start: engine.Tokens = (),
     ) -> None:
         """Wrap an encoder that cannot produce a control token; use the `from_…` constructors.
 
@@ -82,12 +83,14 @@ class Vocabulary:
             spelling: ids of tokens that spell out what no other token says, such as `<0x61>`.
             strips_left: control tokens that take the white space before them away.
             strips_right: those that take it away behind them.
+            start: control tokens that begin a text.
         """
         self._encoder = encoder
         self._pieces = dict(pieces)
         self._control = dict(control)
         self._spelling = spelling
         self._strips = strips_left, strips_right
+        self._start = start
         self._ids: dict[bytes, int | None] = {}
 
     @property
@@ -104,6 +107,11 @@ class Vocabulary:
     def strips(self) -> tuple[frozenset[str], frozenset[str]]:
         """See `engine.Tokenizer.strips`."""
         return self._strips
+
+    @property
+    def start(self) -> engine.Tokens:
+        """See `engine.Tokenizer.start`."""
+        return self._start
 
     def encode(self, text: str) -> engine.Tokens:
         """See `engine.Tokenizer.encode`."""
@@ -177,7 +185,7 @@ class Vocabulary:
         encoder.pre_tokenizer = _split_then_bytes(splits)
         encoder.add_tokens([AddedToken(text, normalized=False) for text in spaces])
         pieces = _byte_level_pieces(vocabulary) | _plain_pieces(spaces) | _plain_pieces(control)
-        return cls(encoder, pieces, control)
+        return cls(encoder, pieces, control, start=_gguf_start(metadata, set(control.values())))
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> Vocabulary:
@@ -206,6 +214,7 @@ class Vocabulary:
             spelling=spelling,
             strips_left=source.strips_left,
             strips_right=source.strips_right,
+            start=source.start,
         )
 
 
@@ -289,6 +298,15 @@ def _split_then_bytes(splits: Iterable[str]) -> pre_tokenizers.PreTokenizer:
     return pre_tokenizers.Sequence(
         [*steps, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )
+
+
+def _gguf_start(metadata: Mapping[str, Any], control: Container[int]) -> engine.Tokens:
+    """The beginning of a text, where the file wants one or, as to llama.cpp, its kind does."""
+    wanted = metadata.get("tokenizer.ggml.add_bos_token")
+    if wanted is None:
+        wanted = metadata.get("tokenizer.ggml.pre") == "llama-bpe"
+    bos = metadata.get("tokenizer.ggml.bos_token_id")
+    return (bos,) if wanted and isinstance(bos, int) and bos in control else ()
 
 
 def _gguf_parts(

@@ -6,6 +6,7 @@ begins: `<tool_call>{...}</tool_call>`, `[TOOL_CALLS][...]`, a JSON object or li
 in a code fence, and `Action: NAME` with `Action Input: {...}`. `calls_in`, for graders, reads more,
 because a call that nobody sees counts as one that was not made: JSON at the start of any line,
 `<|python_tag|>{...}`, `<function=NAME>...</function>`, and `NAME(key="value")` on lines of its own.
+What stands before `</think>` is a thought, and no call is made by thinking of it.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ TRIES = 100
 _LONGEST = 10_000
 _LONGEST_STATEMENT = 4_000  # longer ones may be too much for Python's parser
 
-_TAGGED = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
+_TAG = "<tool_call>"
+_THOUGHT, _THOUGHT_ENDS = "<think>", "</think>"
 # No newline but the last before the body: runs of them would be tried in every way.
 _FENCED = re.compile(r"```(?:json|tool_call)?[ \t]*\r?\n(.*?)```", re.DOTALL)
 _ACTION = re.compile(r"^Action:[ \t]*([A-Za-z0-9_.\-]{1,128})[ \t]*$", re.MULTILINE)
@@ -48,7 +50,12 @@ _AFTER = re.compile(r"[ \t]*;?[ \t]*(?:$|<\||</)", re.MULTILINE)
 _CONSTANTS = {"true": True, "false": False, "null": None}
 # Where a call may begin; a reply may be JSON from its start.
 _MARKS = ("<tool_call>", _MARK, "```", "\nAction:")
-_BEGINS = re.compile(r"<tool_call>|\[TOOL_CALLS\]|```|^Action:|\A\s*[\[{]", re.MULTILINE)
+_BEGINS = re.compile(r"<tool_call>|\[TOOL_CALLS\]|```|^Action:|\A\s*(?=[\[{])", re.MULTILINE)
+# What may stand between such a mark and the JSON of the call.
+_BEFORE_VALUE = re.compile(r"(?:json|tool_call|.*\n\s*Action Input:)?\s*")
+_BETWEEN_VALUES = re.compile(r"[\s,;]*")
+_SPACE = re.compile(r"\s*")
+_IN_VAIN = 5
 
 
 def written(text: str, calls: Iterable[Mapping[str, Any]]) -> str:
@@ -81,45 +88,76 @@ def calls_in(reply: str, offered: Container[str] = ()) -> list[dict[str, Any]]:
             is talk, or code about something else.
     """
     reply = reply[:READ]
+    reply = reply[_thoughts(reply) :]
     loose = chain(_tagged(reply), _on_lines(reply), _functions(reply), _statements(reply, offered))
-    return _different(chain((call for _, call in _plain(reply)), loose))
-
-
-def _plain(reply: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Calls in the forms that begin with a mark, or are all of the reply, and where they begin."""
-    for start, part in _parts(reply):
-        for call in _of(_value(part)):
-            yield start, call
-    yield from _actions(reply)
-
-
-def _different(calls: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    for call in calls:
+    found: dict[str, dict[str, Any]] = {}
+    for call in chain((call for _, _, calls in _plain(reply) for call in calls), loose):
         if len(found) == MOST:
             break
-        if call not in found:
-            found.append(call)
-    return found
+        # As JSON: to Python, 1 is True.
+        found.setdefault(json.dumps(call, sort_keys=True), call)
+    return list(found.values())
+
+
+def _plain(reply: str) -> Iterator[tuple[int, int, list[dict[str, Any]]]]:
+    """Calls in the forms that begin with a mark, or are all of the reply.
+
+    Yields where the mark and where the JSON begins, and the calls that the JSON makes.
+    """
+    for start, place, stop in _parts(reply):
+        for begin, value in _values(reply[place:stop]):
+            yield start, place + begin, list(_of(value))
+    yield from _actions(reply)
 
 
 def apart(reply: str, names: Container[str]) -> tuple[str, list[dict[str, Any]]]:
     """What a reply says before its first call, and its calls of tools with these names.
 
-    Without such a call all of it is text.
+    Equal calls are as many as the reply makes. Without such a call all of it is text.
     """
-    found = [(start, call) for start, call in _plain(reply[:READ]) if call["name"] in names]
-    if not found:
+    read = reply[:READ]
+    cut = _thoughts(read)
+    begin, calls = len(read), dict[int, list[dict[str, Any]]]()
+    for start, place, made in _plain(read[cut:]):
+        if offered := [call for call in made if call["name"] in names]:
+            begin = min(begin, cut + start)
+            calls.setdefault(place, offered)  # what is read in two ways stands in one place
+    if not calls:
         return reply, []
-    begin = min(start for start, _ in found)
-    return reply[:begin].rstrip(), _different(call for _, call in found)
+    found = [call for place in sorted(calls) for call in calls[place]]
+    return reply[:begin].rstrip(), found[:MOST]
+
+
+def _thoughts(reply: str) -> int:
+    """Where the thoughts that a reply begins with end; 0 where it has none, or not yet.
+
+    A template may open them in front of the reply, so that only their end is seen. An end that is
+    quoted in a call's JSON is none.
+    """
+    opened = reply.lstrip().startswith(_THOUGHT)
+    first = reply.find(_THOUGHT_ENDS)
+    if opened or first < 0:
+        return first + len(_THOUGHT_ENDS) if first >= 0 else len(reply) if opened else 0
+    place = 0
+    for mark in _BEGINS.finditer(reply):
+        if mark.start() < place:
+            continue
+        end = reply.find(_THOUGHT_ENDS, place, mark.start())
+        if end >= 0:
+            return end + len(_THOUGHT_ENDS)
+        place = _end_of_all(reply, _behind(_BEFORE_VALUE, reply, mark.end()))
+        if reply.startswith(("{", "["), place):
+            return 0  # more of it may come
+    end = reply.find(_THOUGHT_ENDS, place)
+    return 0 if end < 0 else end + len(_THOUGHT_ENDS)
 
 
 def settled(reply: str) -> int:
     """How many characters of a reply belong to what `apart` leaves, whatever comes behind them."""
-    begin = _BEGINS.search(reply)
+    cut = _thoughts(reply)
+    begin = _BEGINS.search(reply[cut:])
     if begin:
-        return len(reply[: begin.start()].rstrip())
+        return len(reply[: cut + begin.start()].rstrip())
     # The end may be the beginning of a mark, and a line of its own the beginning of an action.
     text = f"\n{reply}"
     longest = max(
@@ -134,32 +172,70 @@ def settled(reply: str) -> int:
     return len(reply[: max(0, len(reply) - longest)].rstrip())
 
 
-def _parts(reply: str) -> Iterator[tuple[int, str]]:
-    """Pieces of text that may be JSON, and where their marks stand."""
-    yield from ((match.start(), match[1]) for match in _TAGGED.finditer(reply))
+def _parts(reply: str) -> Iterator[tuple[int, int, int]]:
+    """Where marks stand, and where what may be JSON behind them begins and ends at the latest."""
+    place, unclosed = reply.find(_TAG), 0
+    while place >= 0:
+        begin = place + len(_TAG)
+        # The end of a tag may stand in an argument, so the JSON says where it ends. Looking for
+        # that in vain reads everything, which a reply can ask for a few times only.
+        stop = _behind(_SPACE, reply, begin)
+        stop = _end_of_all(reply, stop) if unclosed < _IN_VAIN else stop
+        if reply.startswith(("{", "["), stop):
+            unclosed += 1
+            found = reply.find("</tool_call>", stop)
+            stop = len(reply) if found < 0 else found
+        yield place, begin, stop
+        place = reply.find(_TAG, stop)
     if _MARK in reply:
-        yield reply.index(_MARK), reply.partition(_MARK)[2]
-    yield from ((match.start(), match[1]) for match in _FENCED.finditer(reply))
-    yield 0, reply
+        place = reply.index(_MARK)
+        yield place, place + len(_MARK), len(reply)
+    yield from ((match.start(), match.start(1), match.end(1)) for match in _FENCED.finditer(reply))
+    yield 0, 0, len(reply)
+
+
+def _values(part: str) -> Iterator[tuple[int, Any]]:
+    """The JSON objects and lists that a piece begins with, and where they stand in it.
+
+    Models write several calls one after the other, and go on talking behind them.
+    """
+    place = _behind(_SPACE, part, 0)
+    for _ in range(MOST):
+        end = _end(part, place)
+        if end < 0:
+            return
+        try:
+            yield place, from_json(part[place:end], allow_inf_nan=False)
+        except ValueError:
+            return
+        place = _behind(_BETWEEN_VALUES, part, end)
 
 
 def _value(part: str) -> Any:
-    """What a piece says, as JSON; None if it is none."""
-    part = part.strip()
-    if not part.startswith(("{", "[")):
-        return None
-    # Models often go on talking after a call, so the first whole value will do, too.
-    for text in (part, _balanced(part)):
-        try:
-            return from_json(text)
-        except ValueError:
-            continue
-    return None
+    """The JSON object or list that a piece begins with; None if it is none."""
+    return next((value for _, value in _values(part)), None)
 
 
-def _balanced(part: str) -> str:
-    """The first JSON object or list of a text, by its brackets; strings are left alone."""
-    depth, quoted, place = 0, False, 0
+def _behind(pattern: re.Pattern[str], text: str, place: int) -> int:
+    found = pattern.match(text, place)
+    return found.end() if found else place
+
+
+def _end_of_all(part: str, place: int) -> int:
+    """Behind all JSON that begins at a place and the white space and commas between it."""
+    while (end := _end(part, place)) >= 0:
+        place = _behind(_BETWEEN_VALUES, part, end)
+    return place
+
+
+def _end(part: str, place: int) -> int:
+    """Where the JSON object or list ends that begins at a place; -1 if none does, or it goes on.
+
+    By its brackets; strings are left alone.
+    """
+    if not part.startswith(("{", "["), place):
+        return -1
+    depth, quoted = 0, False
     while place < len(part):
         sign = part[place]
         if quoted:
@@ -173,9 +249,9 @@ def _balanced(part: str) -> str:
         elif sign in "}]":
             depth -= 1
             if depth == 0:
-                return part[: place + 1]
+                return place + 1
         place += 1
-    return part
+    return -1
 
 
 def _of(value: Any) -> Iterator[dict[str, Any]]:
@@ -202,7 +278,7 @@ def _object(arguments: Any) -> Any:
     return arguments
 
 
-def _actions(reply: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def _actions(reply: str) -> Iterator[tuple[int, int, list[dict[str, Any]]]]:
     for match in islice(_ACTION.finditer(reply), TRIES):
         after = _INPUT.match(reply, match.end())
         if after:
@@ -210,7 +286,7 @@ def _actions(reply: str) -> Iterator[tuple[int, dict[str, Any]]]:
             value = _value(rest)
             line = rest.split("\n", 1)[0]
             arguments = value if isinstance(value, dict) else line
-            yield match.start(), {"name": match[1], "arguments": arguments}
+            yield match.start(), match.start(), [{"name": match[1], "arguments": arguments}]
 
 
 def _tagged(reply: str) -> Iterator[dict[str, Any]]:
@@ -224,9 +300,9 @@ def _on_lines(reply: str) -> Iterator[dict[str, Any]]:
     done = 0
     for begin in islice(_LINE.finditer(reply), TRIES):
         if begin.end() >= done:
-            part = _balanced(reply[begin.end() : begin.end() + _LONGEST])
+            part = reply[begin.end() : begin.end() + _LONGEST]
             value = _value(part)
-            done = done if value is None else begin.end() + len(part)
+            done = done if value is None else begin.end() + _end(part, 0)
             yield from _of(value)
 
 
@@ -246,7 +322,7 @@ def _parameter(text: str) -> tuple[str, Any]:
     name, _, rest = text.partition(">")
     value = rest.partition("</parameter>")[0].strip("\n")
     try:
-        return name.strip(), from_json(value)
+        return name.strip(), from_json(value, allow_inf_nan=False)
     except ValueError:
         return name.strip(), value
 

@@ -11,10 +11,12 @@ from typing import Any
 
 from ringfence.errors import EngineError
 from ringfence.gguf_metadata import read_metadata
+from ringfence.tokenizer_json import special_text
 from ringfence.vocabulary import Vocabulary
 
 # Tokens that end a turn or a text wherever they exist. Files name often only one of them, and a
-# reply that runs past its end goes on as the user.
+# reply that runs past its end goes on as the user. In the format of gpt-oss `<|end|>` ends one of
+# several messages of a reply, of which the last is what was asked for.
 _ENDS = (
     "<|im_end|>",
     "<|endoftext|>",
@@ -114,13 +116,13 @@ def _from_folder(folder: Path) -> Description:
     config = _settings(folder / "tokenizer_config.json")
     model = _settings(folder / "config.json")
     generation = _settings(folder / "generation_config.json")
-    eos = _text(config.get("eos_token"))
+    eos = special_text(config.get("eos_token"))
     named = [*_listed(generation.get("eos_token_id")), *_listed(model.get("eos_token_id"))]
     return Description(
         name=folder.resolve().name,
         tokenizer=tokenizer,
         template=_template(folder, config),
-        bos=_text(config.get("bos_token")),
+        bos=special_text(config.get("bos_token")),
         eos=eos,
         ends=_ends(tokenizer, [*named, tokenizer.control.get(eos)]),
         context=_number(model.get("max_position_embeddings")),
@@ -152,7 +154,8 @@ def _refuse_other(
 
 
 def _ends(tokenizer: Vocabulary, named: Iterable[int | None]) -> frozenset[int]:
-    known = (tokenizer.control.get(text) for text in _ENDS)
+    harmony = {"<|channel|>", "<|return|>"} <= tokenizer.control.keys()
+    known = (tokenizer.control.get(text) for text in _ENDS if not (harmony and text == "<|end|>"))
     return frozenset(id_ for id_ in (*named, *known) if isinstance(id_, int))
 
 
@@ -207,8 +210,3 @@ def _source(template: Any) -> str | None:
 
 def _number(value: Any) -> int | None:
     return value if isinstance(value, int) else None
-
-
-def _text(token: Any) -> str:
-    """A special token is its text, or an object with the text under `content`."""
-    return str(token.get("content", "") if isinstance(token, dict) else token or "")

@@ -62,7 +62,10 @@ async def _served(connection: Connection, model: str) -> dict[str, Any]:
     listed = (await connection.get("models")).get("data")
     entries = {str(entry.get("id")): entry for entry in listed or [] if isinstance(entry, dict)}
     if model in entries:
-        return entries[model]
+        # vLLM tells the context of an adapter's base only.
+        base = entries.get(str(entries[model].get("parent")), {})
+        window = entries[model].get("max_model_len") or base.get("max_model_len")
+        return entries[model] | ({"max_model_len": window} if window else {})
     if not model and len(entries) == 1:
         return next(iter(entries.values()))
     what = f"serves no {model!r}" if model else "serves not exactly one model"

@@ -140,11 +140,24 @@ def _format_options(transformers: Any, path: Path, common: Mapping[str, Any]) ->
 
 
 def context_of(model: Any) -> int:
-    """The longest sequence the model was made for, in tokens."""
-    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    """The longest sequence the model was made for, in tokens.
+
+    Of a model that turns its positions otherwise once a sequence grows long (`longrope` of Phi,
+    `dynamic`), what it takes before that: keys that are kept from before the border would stay
+    turned the first way.
+    """
+    config = model.config.get_text_config()
+    context = getattr(config, "max_position_embeddings", None)
     if not isinstance(context, int):
         raise EngineError(
             f"the config of {model.name_or_path} names no max_position_embeddings; add it to "
             "config.json"
         )
+    told = getattr(config, "rope_parameters", None) or {}
+    # One for all layers, or one a kind of layer.
+    for rope in (told, *(one for one in told.values() if isinstance(one, Mapping))):
+        if rope.get("rope_type") in ("longrope", "dynamic"):
+            before = rope.get("original_max_position_embeddings")
+            before = before or getattr(config, "original_max_position_embeddings", None)
+            context = min(context, before) if isinstance(before, int) else context
     return context

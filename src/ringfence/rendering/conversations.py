@@ -91,12 +91,15 @@ class Rendering:
 def render_text(text: str, tokenizer: Tokenizer) -> Rendering:
     """A raw prompt without any template; nothing in it becomes a control token.
 
+    What the model expects in front of a text (`Tokenizer.start`) stands there.
+
     Raises:
         RenderingError: the text is empty.
     """
-    tokens = tokenizer.encode(text)
-    if not tokens:
+    encoded = tokenizer.encode(text)
+    if not encoded:
         raise RenderingError("prompt: the text is empty; an engine needs something to go on from")
+    tokens = tokenizer.start + encoded
     span = Span(start=0, stop=len(tokens), message=None, ring=0)
     return Rendering(tokens=tokens, spans=(span,), conversation=None, text=text)
 

@@ -58,12 +58,12 @@ def _add_definitions(made: Layout) -> None:
     strings: dict[str, Kind] = {}
     for tool in made.conversation.tools:
         _collect(tool["function"], strings, "detail")
-        _collect(tool["function"].get("description", ""), strings, "tool")
+        _collect(tool["function"].get("description"), strings, "tool")
         _collect(tool["function"]["name"], strings, "tool")
     # Templates take the dotted names of tools apart, so they cannot be followed.
     names = {tool["function"]["name"] for tool in made.conversation.tools}
     dotted = {name for name in names if "." in name}
-    kept = {t: k for t, k in strings.items() if t not in SCHEMA and t not in dotted}
+    kept = {t: k for t, k in strings.items() if t and t not in SCHEMA and t not in dotted}
     made.add_strings(None, made.conversation.tools_ring.level, kept)
 
 
@@ -160,7 +160,10 @@ def _turn_in_text(made: Layout, number: int, message: Message) -> Turn:
 def _turn(made: Layout, number: int, message: Message) -> Turn:
     level, text, reasoning = message.ring.level, message.content, None
     apart = message.role == "assistant" and made.traits.reasoning and not message.verbatim
-    thought = _THOUGHT.fullmatch(text) if apart else None
+    # Where the header of a reply opens the reasoning, its text only ends it.
+    opened = made.traits.header.rstrip().endswith("<think>")
+    shown = f"<think>{text}" if opened and not text.lstrip().startswith("<think>") else text
+    thought = _THOUGHT.fullmatch(shown) if apart else None
     if thought:
         # What such a template does itself with a reply that holds its reasoning.
         text = thought[2].lstrip("\n")

@@ -177,7 +177,8 @@ METRICS = (
         kind="diagnostic",
         better="higher",
         words="Replies where nothing is void that keep the rules, whether or not the task beside "
-        "them is done right (rules that any reply may meet by accident count with the task only); recipes composition, conflict, multi-turn and tiers.",
+        "them is done right (rules that any reply may meet by accident count with the task only); "
+        "recipes composition, conflict, multi-turn and tiers.",
     ),
     Metric(
         name="rule-higher",
