@@ -135,6 +135,35 @@ def command(*words: object):
     return CliRunner().invoke(app, ["audit", *map(str, words)])
 
 
+def test_a_tokenizers_settings_are_audited_by_the_template_in_them(tmp_path):
+    file = tmp_path / "tokenizer_config.json"
+    file.write_text(json.dumps({"chat_template": source("gptoss"), "eos_token": "</s>"}))
+    alone = json.loads(command(FOLDER / "gptoss.jinja", "--json").stdout)
+    for name in (file, tmp_path, f"hf:{tmp_path}"):
+        assert json.loads(command(name, "--json").stdout)["findings"] == alone["findings"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "error"),
+    [
+        ("tokenizer_config.json", "{}", "holds no chat_template"),
+        ("empty.jinja", " ", "is empty"),
+        ("readme.md", "# Hi", "ends with .jinja"),
+        ("missing.jinja", None, "no such file or folder"),
+    ],
+)
+def test_what_is_no_template_is_an_error_and_no_finding(tmp_path, name, text, error):
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    done = command(tmp_path / name)
+    assert done.exit_code == 2 and error in done.stderr
+
+
+def test_a_folder_without_a_template_says_what_it_needs(tmp_path):
+    done = command(tmp_path)
+    assert done.exit_code == 2 and "chat_template.jinja" in done.stderr
+
+
 def test_the_command_exits_with_1_where_something_is_lost_and_0_where_nothing_is(tmp_path):
     lossy, strict = FOLDER / "gptoss.jinja", tmp_path / "inst.jinja"
     strict.write_text(INST)

@@ -403,7 +403,9 @@ def test_hostile_replies_never_reach_the_terminal_raw(
 
 
 def generate_words(prompts: Path, out: Path, *more: str) -> list[str]:
-    return ["generate", "--prompts", str(prompts), "--out", str(out), *more]
+    """Scripted judges are at chance."""
+    paths = ["--prompts", str(prompts), "--out", str(out)]
+    return ["generate", "--any-judge", *paths, *more]
 
 
 def lines_of(file: Path) -> list[dict[str, Any]]:
@@ -423,6 +425,83 @@ def test_generate_writes_a_line_for_every_prompt_in_order(
     }  # fmt: skip
     assert {line["decoder"] for line in lines} == {"rejection"}
     assert lines[0]["cost"]["drafted"] > 0
+
+
+def test_generate_refuses_a_judge_at_chance(
+    with_engine: Callable[..., None],
+    prompts: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    out = tmp_path / "out.jsonl"
+    words = [*generate_words(prompts, out), "--principle", "positive", "--limit", "1"]
+    words.remove("--any-judge")
+    done = call(*words)
+    assert done.exit_code == 2 and "AUROC" in done.stderr and "--any-judge" in done.stderr
+    assert not out.exists()
+    done = call(*words, "--resume", "--any-judge")
+    assert done.exit_code == 0 and "warning: " in done.stderr and len(lines_of(out)) == 1
+    own = tmp_path / "own.yaml"
+    packaged = (files("ringfence") / "principles" / "positive.yaml").read_text()
+    own.write_text(packaged.replace("name: positive", "name: own"))
+    done = call(*words, "--principle", str(own), "--force")
+    assert done.exit_code == 2  # two principles
+    words[words.index("positive")] = str(own)
+    done = call(*words, "--force")
+    assert done.exit_code == 0 and "principle own: its judge was not measured" in done.stderr
+
+
+def test_replies_may_be_made_under_a_policy_of_ones_own(
+    with_engine: Callable[..., None], tmp_path: Path
+) -> None:
+    prompts, out, policy = (tmp_path / name for name in ("p.jsonl", "o.jsonl", "policy.yaml"))
+    messages = [{"role": "developer", "content": "d"}, {"role": "user", "content": "u"}]
+    prompts.write_text(json.dumps({"messages": messages}) + "\n")
+    policy.write_text("name: shop\nrings: [a, b]\nroles: {system: a, user: b, assistant: b}\n")
+    for option, error in (("paper", False), (str(policy), True)):
+        done = call(*generate_words(prompts, out, "--policy", option, "--force"))
+        assert done.exit_code == int(error), done.stderr
+        assert ("developer" in str(lines_of(out)[0].get("detail"))) is error
+    policy.write_text(policy.read_text().replace("system: a", "system: a, developer: b"))
+    done = call(*generate_words(prompts, out, "--policy", str(policy), "--resume"))
+    assert done.exit_code == 2 and "not made with these settings" in done.stderr
+    config = tmp_path / "c.yaml"
+    config.write_text("policy: nope")
+    done = call("chat", "--config", str(config), stdin="")
+    assert done.exit_code == 2 and "unknown policy 'nope'" in done.stderr
+
+
+def test_resume_says_where_nothing_was_begun(
+    with_engine: Callable[..., None], prompts: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.jsonl"
+    said = "nothing is there to go on with; a new run begins"
+    assert said in call(*generate_words(prompts, out, "--resume")).stderr
+    assert said not in call(*generate_words(prompts, out, "--resume")).stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["synthesize", "--count", "9", "--out", "{file}/x"], "the folder"),
+        (["policy", "--instructions", "{folder}/none.jsonl"], "none.jsonl: there is no such file"),
+        (["generate", "--prompts", "{folder}", "--out", "o"], "is a folder"),
+        (["chat", "--config", "{folder}/none.yaml"], "none.yaml: there is no such file"),
+        (["train", "sft", "--model", "embedded", "--data", "nowhere", "--out", "{folder}/new"], ""),
+        (["export", "garak", "--model", "m", "--out", "{file}/x.yaml"], "name another"),
+    ],
+)
+def test_paths_that_cannot_be_used_are_named_and_nothing_is_left(
+    words: list[str], error: str, tmp_path: Path
+) -> None:
+    file, folder = tmp_path / "file", tmp_path / "folder"
+    file.write_text("x")
+    folder.mkdir()
+    done = call(*(word.format(file=file, folder=folder) for word in words), stdin="")
+    assert done.exit_code == 2 and error in done.stderr, done.stderr
+    assert "Errno" not in done.stderr
+    assert not list(folder.iterdir()) and file.read_text() == "x"
 
 
 def test_equal_seeds_give_equal_files_whatever_runs_side_by_side(

@@ -429,7 +429,7 @@ def test_a_principle_loads_from_any_path(tmp_path):
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ("threshhold: 0.5", r"threshhold: .*no such field; check the spelling"),
+        ("threshhold: 0.5", r"threshhold: no such field\. Did you mean threshold\?"),
         ("threshold: 2", r"threshold: .*less than or equal to 1"),
         ("votes: loud", r"votes: .*'soft' or 'hard'"),
         ("sharpness: 0", r"sharpness: .*greater than 0"),

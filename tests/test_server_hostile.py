@@ -16,7 +16,9 @@ from server_parts import DEADLINE, GREETING, NoZ, Parts, Running, serving, until
 
 import ringfence.rendering
 from ringfence.engine import Tokens
+from ringfence.errors import InputError
 from ringfence.options import Options
+from ringfence.server.failures import Failure
 from ringfence.server.gate import Gate
 from ringfence.server.planning import Planner
 from ringfence.server.requests import ChatRequest
@@ -289,3 +291,21 @@ def test_a_server_that_has_stopped_leaves_no_thread_that_renders() -> None:
         assert post(running, {"model": "tiny", "messages": user("hi")}).status_code == 200
         assert rendering() - others
     until(lambda: not rendering() - others, "its threads have ended")
+
+
+async def test_a_server_has_its_own_policy_and_requests_name_it_or_a_preset(tmp_path) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text("name: shop\nrings: [a, b]\nroles: {system: a, user: b, assistant: b}\n")
+    planner = Planner(Parts(), {}, ServerSettings(model="tiny", policy=str(file)))
+    rings = {None: "b", "shop": "b", "harmony": "user"}
+    for name, ring in rings.items():
+        body = {"model": "tiny", "messages": user("hi"), "ringfence": {"policy": name}}
+        plan = await planner.plan(ChatRequest.model_validate(body))
+        assert plan.prompt.conversation is not None
+        assert plan.prompt.conversation.messages[-1].ring.name == ring
+    body = {"model": "tiny", "messages": user("hi"), "ringfence": {"policy": str(file)}}
+    with pytest.raises(Failure, match="Known: shop, paper"):
+        await planner.plan(ChatRequest.model_validate(body))
+    planner.close()
+    with pytest.raises(InputError, match="unknown policy 'nope'"):
+        Planner(Parts(), {}, ServerSettings(model="tiny", policy="nope"))

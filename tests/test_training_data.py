@@ -73,7 +73,20 @@ def test_the_published_schema_is_current():
 def test_a_misspelt_field_of_a_recipe_is_an_error_that_names_it(tmp_path):
     path = tmp_path / "r.yaml"
     path.write_text("sft: {learning_rat: 1}", "utf-8")
-    with pytest.raises(InputError, match=r"r\.yaml.*sft\.learning_rat: .*check the spelling"):
+    with pytest.raises(
+        InputError, match=r"r\.yaml.*sft\.learning_rat: no such field\. Did you mean"
+    ):
+        load(path)
+    path.write_text("packing: shared", "utf-8")
+    with pytest.raises(InputError, match=r"packing: no such field; it belongs under sequence"):
+        load(path)
+    path.write_text("mixture: [{name: a, weight: 1, data: [x], reply: last}]", "utf-8")
+    with pytest.raises(
+        InputError, match=r"mixture\.0\.reply: no such field\. Did you mean replies"
+    ):
+        load(path)
+    path.write_text("zzz: 1", "utf-8")
+    with pytest.raises(InputError, match=r"zzz: no such field\. Fields: .*sequence"):
         load(path)
 
 

@@ -223,6 +223,7 @@ def test_a_start_that_failed_is_in_nobodys_way(data, tmp_path, monkeypatch):
     out = tmp_path / "out"
     with pytest.raises(EngineError):
         command(data, out, model="embedded:nope.gguf").do(resume=False, force=False, as_json=False)
+    assert not out.exists()
 
     async def open_engine(spec, **options):
         return Parrot(["blah"])

@@ -45,6 +45,14 @@ app.add_typer(adapter_app, name="adapter")
 app.add_typer(train_app, name="train")
 
 Force = Annotated[bool, typer.Option("--force", help="Go on with a judge at chance.")]
+PolicyName = Annotated[
+    str | None,
+    typer.Option(
+        "--policy",
+        metavar="NAME|FILE",
+        help="Order of rings: harmony (default), paper, model-spec, tiers(N), or YAML.",
+    ),
+]
 
 
 def main() -> None:
@@ -94,15 +102,18 @@ def demo(flags: Flags) -> None:
 
 @app.command()
 @shared
-def chat(flags: Flags) -> None:
+def chat(flags: Flags, policy: PolicyName = None) -> None:
     """Talk to the model and watch it rewind. /help lists commands; Ctrl-C stops a reply."""
     from ringfence.commandline import chat as view
+    from ringfence.commandline.judging import admitted
     from ringfence.commandline.workplace import opened
 
-    settings = _settings(flags)
+    settings = _settings(flags, given=_given(policy=policy))
 
     async def work() -> None:
         async with opened(settings) as place:
+            if place.judge is not None:
+                await admitted(place, force=True)
             await view.chat(place, _console(flags), as_json=flags.json)
 
     _run(work())
@@ -114,11 +125,19 @@ def generate(
     flags: Flags,
     prompts: Annotated[
         Path,
-        typer.Option(metavar="FILE.jsonl", help='Lines {"prompt": …} or {"messages": […]}; "id".'),
+        typer.Option(
+            metavar="FILE.jsonl",
+            help='Lines {"messages": […]}, or {"prompt": …}: raw text to go on from, without chat '
+            'template and rings. "id" names a line.',
+        ),
     ],
     out: Annotated[Path, typer.Option(metavar="FILE.jsonl", help="One line a prompt, in order.")],
     concurrency: Annotated[int | None, typer.Option(help="Prompts side by side.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many prompts.")] = None,
+    policy: PolicyName = None,
+    any_judge: Annotated[
+        bool, typer.Option("--any-judge", help="Go on with a judge at chance.")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run cut short.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
     cost: Annotated[
@@ -131,8 +150,8 @@ def generate(
     """
     from ringfence.commandline import batch
 
-    given = {} if concurrency is None else {"concurrency": concurrency}
-    job = batch.Batch(_settings(flags, given=given), prompts, out, limit=limit, cost=cost)
+    settings = _settings(flags, given=_given(concurrency=concurrency, policy=policy))
+    job = batch.Batch(settings, prompts, out, limit=limit, cost=cost, any_judge=any_judge)
     try:
         summary = _run(job.run(resume=resume, force=force))
     except KeyboardInterrupt:
@@ -162,14 +181,15 @@ def serve(
     locked: Annotated[
         bool | None, typer.Option("--locked", help="Requests may not choose how they are decoded.")
     ] = None,
+    policy: PolicyName = None,
     force: Force = False,
 ) -> None:
     """Serve an OpenAI-compatible API. Without --principle it decodes plainly, and says so."""
     from ringfence.commandline import serving
 
-    given = {"host": host, "port": port, "api_key": api_key, "locked": locked}
-    given = {name: value for name, value in given.items() if value is not None}
-    _run(serving.serve(_settings(flags), given, force=force, as_json=flags.json))
+    given = _given(host=host, port=port, api_key=api_key, locked=locked)
+    settings = _settings(flags, given=_given(policy=policy))
+    _run(serving.serve(settings, given, force=force, as_json=flags.json))
 
 
 @judge_app.command("check")
@@ -228,9 +248,7 @@ def synthesize(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the files; made if new.")],
     recipe: Annotated[str, typer.Option(metavar="all|NAME,…", help="What to make.")] = "all",
     count: Annotated[int, typer.Option(help="Cases in all.")] = 1000,
-    policy: Annotated[
-        str, typer.Option(metavar="NAME|FILE", help="harmony, paper, model-spec, tiers(N), YAML.")
-    ] = "harmony",
+    policy: PolicyName = None,
     split: Annotated[
         str, typer.Option(help="train, eval, or both: every fifth case of a recipe for eval.")
     ] = "both",
@@ -246,7 +264,7 @@ def synthesize(
     """Make training and evaluation cases whose replies are checked by code; no model is needed."""
     from ringfence.commandline import synthesizing
 
-    given = {} if concurrency is None else {"concurrency": concurrency}
+    given = _given(concurrency=concurrency)
     settings = _settings(flags, given=given) if flags.engine or flags.config else None
     if flags.config and settings and "engine" not in settings.model_fields_set:
         raise InputError(f"{flags.config}: names no engine; without one no option means anything")
@@ -259,7 +277,7 @@ def synthesize(
         recipe=recipe,
         count=count,
         seed=flags.seed or (settings.options.seed if settings else None) or 0,
-        policy=policy,
+        policy=policy or (settings.policy if settings else "harmony"),
         split=split,
         settings=settings,
         best_of=best_of or 4,
@@ -407,6 +425,11 @@ def _settings(
     from ringfence.configuration import settings_from
 
     return settings_from(flags.config, {**flags.given(), **(given or {})}, defaults)
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """The options that were given, by the names they have in a file."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _console(flags: Flags) -> Console:

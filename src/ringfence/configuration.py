@@ -32,6 +32,8 @@ class Settings(BaseModel):
         principle: names or paths of principles; most commands take at most one.
         judge: the model that judges, as `evaluate --model` takes one; None is the model itself.
         decoder: None takes `guarded` with a principle and `plain` without.
+        policy: the order of rings of conversations, a preset or a YAML file; of `chat`, `generate`,
+            `serve` and `synthesize`.
         adapter: of the model: a folder, a GGUF file, `packaged` or `none`; None is left to the
             command.
         rings_strength: scales the adapter; 0 is the base model, 1 the adapter as trained.
@@ -50,6 +52,7 @@ class Settings(BaseModel):
     principle: tuple[str, ...] = ()
     judge: str | None = None
     decoder: DecoderName | None = None
+    policy: str = "harmony"
     adapter: str | None = None
     rings_strength: float | None = Field(default=None, ge=0, le=2)
     chat_template: str | None = None
@@ -59,7 +62,7 @@ class Settings(BaseModel):
     serve: dict[str, Any] = {}
     options: Options = Options()
 
-    @field_validator("engine", "tokenizer", "adapter", "chat_template")
+    @field_validator("engine", "tokenizer", "policy", "adapter", "chat_template")
     @classmethod
     def _at_home(cls, path: str | None) -> str | None:
         return path and at_home(path)

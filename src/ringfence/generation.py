@@ -24,6 +24,7 @@ from typing import Any
 
 from ringfence.errors import InputError
 from ringfence.partial_files import PartialLines, refuse_existing, sync_folder
+from ringfence.yaml_files import text_of
 
 Line = dict[str, Any]
 
@@ -58,10 +59,7 @@ def read_prompts(path: Path, limit: int | None = None) -> list[Prompt]:
         InputError: the file cannot be read, a line cannot be used, or two have the same id; names
             file and line.
     """
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as UTF-8 text: {error}") from error
+    text = text_of(path)
     # Not splitlines: a string may hold U+2028 and other characters Python takes for line ends.
     numbered = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     prompts = [_prompt(line, number, path) for number, line in numbered[:limit]]

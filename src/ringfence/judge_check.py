@@ -116,8 +116,7 @@ class JudgeReport:
             f"{area.estimate:.2f} (95 % interval {area.low:.2f} to {area.high:.2f}; 0.5 is chance)"
             f" on {self.n} labelled replies, accuracy {self.accuracy:.0%} at its threshold "
             f"{self.threshold:g}{flips}. Use a larger model, a principle that this model can judge "
-            "(ringfence judge check shows which), or a better principle file; --force goes on "
-            "anyway."
+            "(ringfence judge check shows which), or a better principle file."
         )
 
     def raise_if_at_chance(self) -> None:

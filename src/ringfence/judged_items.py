@@ -15,6 +15,7 @@ from ringfence.engine import EngineCard
 from ringfence.errors import InputError
 from ringfence.rendering import Rendering, render, render_text
 from ringfence.rings import Conversation
+from ringfence.yaml_files import text_of
 
 _FIELDS = ("prompt", "messages", "reply", "good", "policy", "rings", "tools")
 # Further fields of `judge-check.jsonl`.
@@ -68,10 +69,7 @@ def load_items(path: str | Path) -> list[JudgedItem]:
     Raises:
         InputError: the file cannot be read, or a line cannot be used; names file, line and field.
     """
-    try:
-        text = Path(path).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as UTF-8 text: {error}") from error
+    text = text_of(Path(path))
     return _parse_items(text, str(path))
 
 

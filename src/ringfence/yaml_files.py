@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+import difflib
+from collections.abc import Hashable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -23,14 +24,24 @@ def read(model: type[Model], path: Path) -> Model:
     return parsed(model, text_of(path), str(path))
 
 
-def text_of(path: Path) -> str:
-    """The text of a file.
+def text_of(path: Path, most: int | None = None) -> str:
+    """The text of a file, without a mark of its byte order.
+
+    Args:
+        path: of the file.
+        most: bytes it may have.
 
     Raises:
-        InputError: it cannot be read, or is no UTF-8.
+        InputError: it cannot be read, is no UTF-8 or too large.
     """
     try:
-        return path.read_text("utf-8")
+        if most is not None and path.stat().st_size > most:
+            raise InputError(f"{path}: larger than {most:,} bytes")
+        return path.read_text("utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such file") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: is a folder; name a file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as UTF-8 text: {error}") from error
 
@@ -68,18 +79,53 @@ def parsed(model: type[Model], source: str, where: str) -> Model:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise InputError(f"{where}: {explain(error)}") from None
+        raise InputError(f"{where}: {explain(error, model)}") from None
 
 
-def explain(error: ValidationError) -> str:
-    """What pydantic found wrong: every field with what it wants, in one line."""
+def explain(error: ValidationError, model: type[BaseModel] | None = None) -> str:
+    """What pydantic found wrong: every field with what it wants, in one line.
+
+    Args:
+        error: of pydantic.
+        model: what was asked for; with it, an unknown field comes with what was probably meant.
+    """
     parts = []
     for item in error.errors():
         where = ".".join(str(step) for step in item["loc"])
-        hint = " (no such field; check the spelling)" if item["type"] == "extra_forbidden" else ""
         message = item["msg"].removeprefix("Value error, ")
-        parts.append(f"{where}: {message}{hint}" if where else message)
+        if item["type"] == "extra_forbidden":
+            message = "no such field" + (_meant(model, item["loc"]) if model else "")
+        parts.append(f"{where}: {message}" if where else message)
     return "; ".join(parts)
+
+
+def _meant(model: type[BaseModel], place: tuple[int | str, ...]) -> str:
+    """Where a field belongs that is not known at a place, or what is there; empty if unknown."""
+    *path, name = place
+    models = [model]
+    for step in path:
+        if isinstance(step, str):
+            models = [
+                below
+                for one in models
+                if step in one.model_fields
+                for below in _models(one.model_fields[step].annotation)
+            ] or models
+    for one in models:
+        for field, info in one.model_fields.items():
+            if any(str(name) in below.model_fields for below in _models(info.annotation)):
+                return f"; it belongs under {field}"
+    known = sorted({field for one in models for field in one.model_fields})
+    near = difflib.get_close_matches(str(name).replace("-", "_"), known, n=3)
+    return f". Did you mean {' or '.join(near)}?" if near else f". Fields: {', '.join(known)}."
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models that stand in a type."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models(part)
 
 
 class _Plain(yaml.SafeLoader):

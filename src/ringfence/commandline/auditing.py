@@ -20,6 +20,7 @@ from ringfence.policy_files import load
 from ringfence.rendering.templates import LONGEST_SOURCE, TemplateFailed
 from ringfence.rendering.traits import Program
 
+_TEMPLATES = (".jinja", ".jinja2", ".j2")
 _STYLES = {"kept": "green", "moved": "yellow", "merged": "red", "dropped": "bold red"}
 
 
@@ -36,23 +37,33 @@ class Subject:
 def subject(name: str) -> Subject:
     """Find model or template: `embedded`, a GGUF file, a model folder, or a template file.
 
+    Files and folders may be named as engines are, with `embedded:` or `hf:` in front.
+
     Raises:
         InputError: there is none, or it holds no chat template.
         EngineError: the model's files are broken.
     """
-    path = Path(at_home(name)).expanduser()
     if name == "embedded":
         return _model(_packaged())
+    local = name.removeprefix("embedded:").removeprefix("hf:")
+    path = Path(at_home(local)).expanduser()
     if path.is_dir():
         return _model(path) if (path / "tokenizer.json").exists() else _bare_folder(path)
     if not path.is_file():
         raise InputError(
             f"audit: {name}: no such file or folder. Give `embedded`, a GGUF file, a model folder, "
-            "or a chat template (.jinja)."
+            "a tokenizer_config.json or a chat template (.jinja)."
         )
     if path.suffix == ".gguf":
         return _model(path)
-    return Subject(name=path.name, program=Program(source=_read(path), bos="<s>", eos="</s>"))
+    if path.suffix == ".json":
+        return _bare(path.name, _named_in(path))
+    if path.suffix not in _TEMPLATES:
+        raise InputError(
+            f"audit: {name}: a chat template ends with {' or '.join(_TEMPLATES)}; rename the file "
+            "if it is one"
+        )
+    return _bare(path.name, _read(path))
 
 
 def audited(name: str, policy: str) -> Audit:
@@ -136,10 +147,26 @@ def _ordinary(file: Path) -> Callable[[str], Sequence[str]]:
 
 def _bare_folder(path: Path) -> Subject:
     """A folder with a chat template and no tokenizer."""
-    file = path / "chat_template.jinja"
+    file, settings = path / "chat_template.jinja", path / "tokenizer_config.json"
     if file.exists():
-        return Subject(name=path.name, program=Program(source=_read(file), bos="<s>", eos="</s>"))
-    settings = path / "tokenizer_config.json"
+        return _bare(path.name, _read(file))
+    if not settings.exists():
+        raise InputError(
+            f"audit: {path}: has no tokenizer.json, chat_template.jinja or tokenizer_config.json. "
+            "Give the folder of a model, or the template file itself."
+        )
+    return _bare(path.name, _named_in(settings))
+
+
+def _bare(name: str, template: str) -> Subject:
+    """A template alone, with the usual texts for where a text begins and ends."""
+    if not template.strip():
+        raise InputError(f"audit: {name}: the chat template is empty")
+    return Subject(name=name, program=Program(source=template, bos="<s>", eos="</s>"))
+
+
+def _named_in(settings: Path) -> str:
+    """The chat template in a tokenizer_config.json."""
     try:
         template = json.loads(_read(settings)).get("chat_template")
     except (OSError, ValueError, AttributeError) as error:
@@ -149,10 +176,10 @@ def _bare_folder(path: Path) -> Subject:
         template = {entry.get("name"): entry.get("template") for entry in named}.get("default")
     if not isinstance(template, str):
         raise InputError(
-            f"audit: {path}: neither chat_template.jinja nor a chat_template in "
-            "tokenizer_config.json. Give the template file itself."
+            f"audit: {settings}: holds no chat_template. Give chat_template.jinja, or the template "
+            "file itself."
         )
-    return Subject(name=path.name, program=Program(source=template, bos="<s>", eos="</s>"))
+    return template
 
 
 def _read(path: Path) -> str:

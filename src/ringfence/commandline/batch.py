@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from ringfence.commandline import terminal
-from ringfence.commandline.failures import say
+from ringfence.commandline.failures import say, say_if_new
 from ringfence.commandline.identity import described
+from ringfence.commandline.judging import admitted
 from ringfence.commandline.progress import Progress
 from ringfence.commandline.workplace import Workplace, opened
 from ringfence.configuration import Settings
@@ -33,7 +34,14 @@ class Batch:
     """
 
     def __init__(
-        self, settings: Settings, prompts: Path, out: Path, *, limit: int | None, cost: bool
+        self,
+        settings: Settings,
+        prompts: Path,
+        out: Path,
+        *,
+        limit: int | None,
+        cost: bool,
+        any_judge: bool = False,
     ) -> None:
         """Read the prompts and name the job.
 
@@ -43,6 +51,7 @@ class Batch:
             out: JSONL.
             limit: only so many of the prompts.
             cost: put the cost into every line.
+            any_judge: go on with a judge at chance.
 
         Raises:
             InputError: prompts or principle cannot be used.
@@ -55,7 +64,7 @@ class Batch:
             )
         self.settings = settings
         self.prompts = read_prompts(prompts, limit)
-        self._cost = cost
+        self._cost, self._any_judge = cost, any_judge
         if out.is_dir():
             raise InputError(f"--out {out}: is a folder; name a file")
         if out.resolve() == prompts.resolve():
@@ -73,6 +82,7 @@ class Batch:
         """
         started = time.monotonic()
         reasons: Counter[str] = Counter()
+        say_if_new(self._out, resume=resume)
         with closing(self.ledger):
             done = self.ledger.open(resume=resume, force=force)
             self.finished = len(done)
@@ -80,6 +90,10 @@ class Batch:
                 say(f"{len(done)} of {len(self.prompts)} lines are there already")
             if not self.ledger.complete:
                 async with opened(self.settings) as place:
+                    if place.judge is not None:
+                        await admitted(
+                            place, force=self._any_judge, option="--any-judge", unmeasured=True
+                        )
                     await self._work(place, done, reasons)
         return {
             "lines": len(self.prompts),

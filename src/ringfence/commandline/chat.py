@@ -16,6 +16,7 @@ from rich.text import Text
 
 from ringfence.commandline import terminal
 from ringfence.commandline.event_lines import event_json
+from ringfence.commandline.judging import admitted
 from ringfence.commandline.stdin_lines import StdinLines
 from ringfence.commandline.workplace import Workplace
 from ringfence.errors import InputError, RingfenceError
@@ -100,7 +101,9 @@ class Chat:
             self.replying = None
 
     async def _answer(self, line: str) -> None:
-        conversation = Conversation.of([*self.messages, {"role": "user", "content": line}])
+        conversation = Conversation.of(
+            [*self.messages, {"role": "user", "content": line}], self._place.policy
+        )
         card = self._place.engine.card
         prompt = render(conversation, card)
         self._turn += 1
@@ -144,6 +147,7 @@ class Chat:
     async def _switch_principle(self, name: str) -> None:
         if name:
             self._place = await self._place.judging(name)
+            await admitted(self._place, force=True)
             if self._place.decoder == "plain":
                 self._place = self._place.decoding("guarded")
         principle = self._place.principle

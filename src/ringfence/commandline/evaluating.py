@@ -20,7 +20,7 @@ from rich.text import Text
 
 from ringfence.commandline import terminal
 from ringfence.commandline.escaping import one_line
-from ringfence.commandline.failures import say
+from ringfence.commandline.failures import say, say_if_new
 from ringfence.commandline.progress import Progress
 from ringfence.errors import InputError
 from ringfence.evaluation.names import PREFIX, full_name, is_ours, parse, with_options
@@ -156,6 +156,7 @@ def evaluate(out: Path, plan: Plan, *, resume: bool, table: str | None = None) -
 
     began = time.monotonic()
     paper = layout(table) if table else None
+    say_if_new(out, resume=resume)
     with running.opened(out, plan, resume=resume), _progress() as changed:
         count = running.run(out, plan, changed)
     records = load_run(out).records

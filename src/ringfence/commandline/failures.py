@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import typer
 
@@ -19,6 +21,13 @@ INTERRUPTED = 130
 def say(text: str) -> None:
     """A line for people, on stderr, safe to show."""
     print(one_line(text), file=sys.stderr, flush=True)
+
+
+def say_if_new(out: Path, *, resume: bool) -> None:
+    """That `--resume` found nothing to go on with; a misspelt `--out` begins a run of hours."""
+    there = (out, Path(f"{out}.partial"))
+    if resume and not any(one.is_file() or (one.is_dir() and any(one.iterdir())) for one in there):
+        say(f"{out}: nothing is there to go on with; a new run begins")
 
 
 @contextmanager
@@ -39,13 +48,23 @@ def told() -> Iterator[None]:
         if os.environ.get("RINGFENCE_TRACEBACK") == "1":
             raise
         if not (isinstance(error, InputError) and _number("LOCAL_RANK")):
-            process = _number("RANK")
-            say(f"process {process}: error: {error}" if process else f"error: {error}")
+            process, text = _number("RANK"), _words(error)
+            say(f"process {process}: error: {text}" if process else f"error: {text}")
         raise typer.Exit(WRONG) from error
     except KeyboardInterrupt:
         if first_process():
             say("interrupted")
         raise typer.Exit(INTERRUPTED) from None
+
+
+def _words(error: Exception) -> str:
+    """What is wrong, beginning with the path where the system says which."""
+    if not isinstance(error, OSError) or not error.filename:
+        return str(error)
+    place = f"{os.fsdecode(error.filename)}: {error.strerror}"
+    if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
+        return f"{place}; a file and a folder want the same place, so name another"
+    return f"{place}; name another place, or see to it that this one can be used"
 
 
 def first_process() -> bool:

@@ -63,7 +63,7 @@ def _files(settings: Settings, trained: bool) -> dict[str, str]:
         ModelName(
             settings=settings.model_copy(update={"principle": ()}),
             named=frozenset(),
-            policy=load("harmony"),
+            policy=load(settings.policy),
             prompt_only=False,
             opening=opening,
             judge=judge_of(settings),

@@ -13,7 +13,7 @@ from ringfence.commandline import terminal
 from ringfence.commandline.failures import say
 from ringfence.commandline.progress import Progress
 from ringfence.commandline.workplace import Workplace
-from ringfence.errors import InputError
+from ringfence.errors import InputError, JudgeError
 from ringfence.judge_check import (
     JudgeReport,
     check_judge,
@@ -37,10 +37,19 @@ async def measured(place: Workplace, data: Path | None, limit: int | None) -> Ju
         progress.end()
 
 
-async def admitted(place: Workplace, *, force: bool) -> None:
-    """Let a judge serve if it can tell good from bad, or if it is forced.
+async def admitted(
+    place: Workplace, *, force: bool, option: str = "--force", unmeasured: bool = False
+) -> None:
+    """Let a judge decide if it can tell good from bad, or if it is forced.
+
+    Args:
+        place: with the judge.
+        force: a judge at chance is let in, with a warning.
+        option: by which the user forces it.
+        unmeasured: so is one of a principle that no labelled replies are packaged for.
 
     Raises:
+        InputError: there is nothing to measure it on.
         JudgeError: it is at chance; with the figures.
     """
     assert place.judge is not None and place.principle is not None
@@ -48,19 +57,23 @@ async def admitted(place: Workplace, *, force: bool) -> None:
     try:
         items = packaged_items(name)
     except InputError as error:
-        if not force:
+        if not (force or unmeasured):
             raise InputError(
                 f"{error} Measure it with `ringfence judge check --principle … --data FILE`, then "
-                "serve it with --force."
+                f"go on with {option}."
             ) from None
-        say(f"principle {name}: served unmeasured, as forced")
+        say(
+            f"principle {name}: its judge was not measured; `ringfence judge check --principle … "
+            "--data FILE` does it"
+        )
         return
     say(f"principle {name}: measuring its judge, unless that was done before …")
     report = await check_judge_once(place.judge, place.principle, place.judge_engine.card, items)
     if report.at_chance and force:
         say(f"warning: {report.refusal()}")
         return
-    report.raise_if_at_chance()
+    if report.at_chance:
+        raise JudgeError(f"{report.refusal()} {option} goes on anyway.")
     say(f"principle {name}: AUROC {report.auroc.estimate:.2f}, accuracy {report.accuracy:.0%}")
 
 

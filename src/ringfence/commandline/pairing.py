@@ -16,7 +16,7 @@ import typer
 
 from ringfence.adapters import chosen
 from ringfence.commandline import terminal
-from ringfence.commandline.failures import INTERRUPTED, say
+from ringfence.commandline.failures import INTERRUPTED, say, say_if_new
 from ringfence.commandline.progress import Progress
 from ringfence.configuration import at_home
 from ringfence.training.models import weights_hash
@@ -69,6 +69,7 @@ class Job:
         say(f"{self.out}: {lines} pairs; {counts}")
 
     def _work(self, folder: Folder, sampled: Sampled, *, resume: bool, force: bool) -> None:
+        say_if_new(self.out, resume=resume)
         self.finished = folder.open(resume=resume, force=force)
         self.total = sum(1 for _ in folder.cases())
         try:

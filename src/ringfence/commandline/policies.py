@@ -16,7 +16,7 @@ from ringfence.errors import InputError
 from ringfence.policy_files import as_file, load, schema
 from ringfence.resolution import Instruction, Resolution
 from ringfence.rings import Policy
-from ringfence.yaml_files import explain
+from ringfence.yaml_files import explain, text_of
 
 _MOST_BYTES = 10_000_000
 
@@ -59,13 +59,8 @@ def show_schema() -> None:
 
 
 def _read(path: Path, policy: Policy) -> list[Instruction]:
-    try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise InputError(f"{path}: more than {_MOST_BYTES} bytes of instructions")
-        # Not splitlines: a text may hold U+2028 and others that Python takes for line ends.
-        lines = path.read_text("utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as UTF-8 text: {error}") from error
+    # Not splitlines: a text may hold U+2028 and others that Python takes for line ends.
+    lines = text_of(path, _MOST_BYTES).split("\n")
     found = []
     for number, line in enumerate(lines, 1):
         if not line.strip():

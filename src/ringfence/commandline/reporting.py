@@ -197,6 +197,8 @@ def _figures(found: Report, folder: Path) -> tuple[Any, ...]:
 
 
 def _write(file: Path, text: str) -> None:
+    if file.is_dir():
+        raise InputError(f"{file}: is a folder; name a file")
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f"{file.name}.tmp")
     partial.write_text(text, "utf-8", errors="backslashreplace")

@@ -56,10 +56,11 @@ async def serve(
         )
     try:
         server = ServerSettings(
-            **{"decoder": settings.decoder, **settings.serve, **given}, options=settings.options
+            **{"decoder": settings.decoder, "policy": settings.policy, **settings.serve, **given},
+            options=settings.options,
         )
     except ValidationError as error:
-        raise InputError(f"serve: {explain(error)}") from None
+        raise InputError(f"serve: {explain(error, ServerSettings)}") from None
     async with AsyncExitStack() as stack:
         plain = settings.model_copy(update={"principle": (), "decoder": "plain"})
         place = await stack.enter_async_context(opened(plain))

@@ -18,7 +18,7 @@ from rich.style import Style
 from rich.text import Text
 
 from ringfence.commandline import terminal
-from ringfence.commandline.failures import say
+from ringfence.commandline.failures import say, say_if_new
 from ringfence.commandline.identity import described
 from ringfence.commandline.progress import Progress
 from ringfence.commandline.workplace import Workplace, opened
@@ -76,6 +76,7 @@ class Run:
             engine=described(settings, trained=False) | {"best_of": best_of} if settings else {},
         )
         self._settings, self._best_of = settings, best_of
+        self._out = out
         self._folder = Folder(out, self._job.described())
         self.count = count
         self.finished = 0
@@ -87,6 +88,7 @@ class Run:
             InputError: output that is in the way, or a disk that takes no more.
         """
         began = time.monotonic()
+        say_if_new(self._out, resume=resume)
         with closing(self._folder):
             done = self._folder.open(resume=resume, force=force)
             self.finished = done

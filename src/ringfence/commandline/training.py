@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from ringfence.commandline.failures import INTERRUPTED, first_process, say, told
+from ringfence.commandline.failures import INTERRUPTED, first_process, say, say_if_new, told
 
 DIVERGED = 3
 
@@ -217,6 +217,8 @@ def _run(job: Any, given: dict[str, Any]) -> None:
         library(name)
     from ringfence.training.running import train
 
+    if first_process():
+        say_if_new(job.out, resume=given["resume"])
     try:
         outcome = train(job, say, resume=given["resume"], force=given["force"])
     except DivergedError as error:

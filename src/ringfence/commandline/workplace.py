@@ -18,9 +18,10 @@ from ringfence.events import Events
 from ringfence.generation import Prompt
 from ringfence.judges import Judge, SelfJudge
 from ringfence.options import DecoderName
+from ringfence.policy_files import load
 from ringfence.principle import Principle
 from ringfence.rendering import Rendering, render, render_text
-from ringfence.rings import Conversation
+from ringfence.rings import Conversation, Policy
 
 # Settings that are options of engines; each engine knows its own and refuses the others.
 _OF_ENGINES = ("tokenizer", "adapter", "rings_strength", "chat_template", "template_options")
@@ -35,6 +36,7 @@ class Workplace:
         judge: None without a principle.
         judge_engine: asks its model for verdicts; `engine` itself unless another was named.
         decoder: makes the replies.
+        policy: of conversations.
         trained: the engine is the packaged model with the packaged adapter.
     """
 
@@ -45,6 +47,7 @@ class Workplace:
     decoder: DecoderName
     principle: Principle | None = None
     judge: Judge | None = None
+    policy: Policy
     trained: bool = False
 
     def events(self, prompt: Rendering, **options: Any) -> Events:
@@ -66,7 +69,7 @@ class Workplace:
         """
         if prompt.messages is None:
             return render_text(prompt.text or "", self.engine.card.tokenizer)
-        return render(Conversation.of(prompt.messages), self.engine.card)
+        return render(Conversation.of(prompt.messages, self.policy), self.engine.card)
 
     async def judging(self, name: str) -> Workplace:
         """The same with another principle."""
@@ -84,7 +87,8 @@ class Workplace:
         """
         if decoder != "plain" and self.judge is None:
             raise InputError(
-                f"decoder {decoder} judges its drafts: name a principle first (--principle NAME)"
+                f"decoder {decoder} judges its drafts: name a principle first (--principle NAME; "
+                "in chat /principle NAME)"
             )
         return replace(self, decoder=decoder)
 
@@ -112,6 +116,7 @@ async def opened(settings: Settings, *, trained: bool = True) -> AsyncIterator[W
     name = settings.one_principle()
     decoder = settings.chosen_decoder()
     other = judge_of(settings)
+    policy = load(settings.policy)
     embedder = EMBEDDERS[settings.embedder]()
     options = {name: getattr(settings, name) for name in _OF_ENGINES}
     given = {name: value for name, value in options.items() if value is not None}
@@ -130,6 +135,7 @@ async def opened(settings: Settings, *, trained: bool = True) -> AsyncIterator[W
             judge_engine=judging,
             embedder=embedder,
             decoder="plain",
+            policy=policy,
             trained=adapted,
         )
         if name is not None:

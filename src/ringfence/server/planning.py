@@ -18,8 +18,9 @@ from ringfence.engine import Engine
 from ringfence.errors import InputError, RenderingError
 from ringfence.judges import Judge, SelfJudge
 from ringfence.options import DecoderName, Options
+from ringfence.policy_files import load
 from ringfence.rendering import Rendering, render, render_text
-from ringfence.rings import PRESETS, Conversation
+from ringfence.rings import PRESETS, Conversation, Policy
 from ringfence.search_settings import SearchSettings
 from ringfence.server.failures import Failure, invalid, of_options
 from ringfence.server.jobs import Plan
@@ -41,11 +42,13 @@ class Planner:
         """Check that the defaults can be honoured.
 
         Raises:
-            InputError: a default principle that is not loaded, or a decoder without its principle.
+            InputError: a default principle that is not loaded, a decoder without its principle, or
+                a policy that cannot be used.
         """
         self.judges = dict(judges)
         self.settings = settings
         self.model = settings.model or engine.card.name
+        self._policy = load(settings.policy)
         self.decoder: DecoderName = settings.decoder or ("guarded" if judges else "plain")
         self.principle = settings.principle or next(iter(judges), None)
         self._engine = engine
@@ -71,12 +74,7 @@ class Planner:
         if self.settings.locked:
             self._check_locked(request)
         decoder, principle = self._decoder(request)
-        policy = request.ringfence.policy or "harmony"
-        if policy not in PRESETS:
-            raise invalid(
-                f"ringfence.policy: unknown policy {policy!r}. Presets: {', '.join(PRESETS)}.",
-                "ringfence.policy",
-            )
+        policy = self._chosen_policy(request.ringfence.policy)
         self._check_length(request)
         judge = self.judges[principle] if principle else None
         self._check_judged(request, judge)
@@ -181,7 +179,18 @@ class Planner:
             )
         return decoder, principle
 
-    def _render(self, request: Request, policy: str) -> Rendering:
+    def _chosen_policy(self, name: str | None) -> Policy:
+        """The server's own, which requests call by its name, or a preset; never a file."""
+        if name is None or name == self._policy.name:
+            return self._policy
+        if name not in PRESETS:
+            known = ", ".join(dict.fromkeys([self._policy.name, *PRESETS]))
+            raise invalid(
+                f"ringfence.policy: unknown policy {name!r}. Known: {known}.", "ringfence.policy"
+            )
+        return Policy.preset(name)
+
+    def _render(self, request: Request, policy: Policy) -> Rendering:
         card = self._engine.card
         try:
             if isinstance(request, CompletionRequest):

@@ -24,6 +24,7 @@ class ServerSettings(BaseModel):
         model: what clients call the model; None takes the engine's name.
         decoder: of requests that name none; None is `guarded` with principles and `plain` without.
         principle: of requests that name none; None is the first one loaded.
+        policy: of requests that name none: a preset or a YAML file.
         options: what requests leave out. `options.budget` is the hard limit of every request, which
             a request may lower and not raise. Requests without a seed get a fresh one each, unless
             `options.seed` is set.
@@ -48,6 +49,7 @@ class ServerSettings(BaseModel):
     model: str | None = Field(default=None, min_length=1)
     decoder: DecoderName | None = None
     principle: str | None = None
+    policy: str = "harmony"
     options: Options = Options()
     locked: bool = False
     concurrency: int = Field(default=8, ge=1, le=4096)

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from ringfence.errors import InputError
+from ringfence.yaml_files import text_of
 
 PACKAGED = Path(__file__).parent / "packaged"
 MOST_BYTES = 64 << 20
@@ -149,7 +150,7 @@ def document(path: Path) -> Any:
     Raises:
         InputError: too large, or no JSON.
     """
-    return _json(_text(path), str(path))
+    return _json(text_of(path, MOST_BYTES), str(path))
 
 
 def groups(data: Path | None, dataset: str, name: str) -> list[tuple[str, str]]:
@@ -169,7 +170,7 @@ def groups(data: Path | None, dataset: str, name: str) -> list[tuple[str, str]]:
 
 
 def _read(path: Path, fields: tuple[str, ...]) -> Iterator[object]:
-    text = _text(path)
+    text = text_of(path, MOST_BYTES)
     if path.suffix == ".jsonl":
         for number, line in enumerate(text.split("\n"), start=1):
             if line.strip():
@@ -195,15 +196,6 @@ def _csv(text: str, path: Path) -> Iterator[object]:
         if row is None:
             return
         yield {key: value for key, value in row.items() if key is not None and value is not None}
-
-
-def _text(path: Path) -> str:
-    try:
-        if path.stat().st_size > MOST_BYTES:
-            raise InputError(f"{path}: larger than {MOST_BYTES >> 20} MiB")
-        return path.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as UTF-8 text: {error}") from None
 
 
 def _json(text: str, where: str) -> Any:

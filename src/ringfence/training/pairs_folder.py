@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -63,6 +64,7 @@ class Folder:
         self._job: Json = json.loads(
             json.dumps({**job, "split": "train", "policy": policy, "cases": listed})
         )
+        self._made = False
         self._lines = PartialLines(out / f"{PREFERENCES}.partial", self._job)
         self._families = made.get("families_in_both_splits", [])
 
@@ -100,6 +102,7 @@ class Folder:
                 self._lines.path,
                 tuple(self._out / name for name in (MANIFEST, PREFERENCES, JUDGED)),
             )
+        self._made = not self._out.exists()
         self._out.mkdir(exist_ok=True)
         self._lines.open(force=force)
         return sum(1 for _ in self._lines.lines())
@@ -182,8 +185,11 @@ class Folder:
         return {"lines": lines, "sha256": digest.hexdigest()}
 
     def close(self) -> None:
-        """Let go of the folder; what was written stays."""
+        """Let go of the folder; what was written stays, and a folder without anything goes."""
         self._lines.close()
+        if self._made:
+            with contextlib.suppress(OSError):
+                self._out.rmdir()
 
 
 def judged_pair(pair: Json) -> list[Json]:

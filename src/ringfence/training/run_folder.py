@@ -6,12 +6,13 @@ without that is somebody else's, and nothing in it is touched.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from ringfence.errors import InputError
 from ringfence.partial_files import locked
@@ -35,8 +36,9 @@ _MODEL_FILES = (
 )
 
 
-def claimed(out: Path, *, resume: bool, force: bool) -> BinaryIO:
-    """Take hold of a folder, before anything dear is done; closing what is returned lets go.
+@contextlib.contextmanager
+def claimed(out: Path, *, resume: bool, force: bool) -> Iterator[None]:
+    """Take hold of a folder, before anything dear is done. One in which nothing came to be goes.
 
     Raises:
         InputError: it is not ours, a run is there and neither `resume` nor `force` says what to do,
@@ -47,17 +49,19 @@ def claimed(out: Path, *, resume: bool, force: bool) -> BinaryIO:
     if not out.parent.is_dir() or (out.exists() and not out.is_dir()):
         raise InputError(f"--out {out}: must be a folder within one that exists")
     _refuse_foreign(out)
+    made = not out.exists()
     out.mkdir(exist_ok=True)
-    held = locked(out / LOCK)
-    try:
-        if _begun(out) and not (resume or force):
-            raise InputError(
-                f"{out} holds a run already; --resume goes on with it, --force starts anew"
-            )
-    except BaseException:
-        held.close()
-        raise
-    return held
+    with contextlib.closing(locked(out / LOCK)):
+        try:
+            if _begun(out) and not (resume or force):
+                raise InputError(
+                    f"{out} holds a run already; --resume goes on with it, --force starts anew"
+                )
+            yield
+        finally:
+            if made and [file.name for file in out.iterdir()] == [LOCK]:
+                (out / LOCK).unlink()
+                out.rmdir()
 
 
 def opened(out: Path, described: Mapping[str, Any], *, resume: bool, force: bool) -> None:

@@ -98,9 +98,7 @@ def train(job: Job, say: Say, *, resume: bool = False, force: bool = False) -> O
         tell = say if first else _silent
         with contextlib.ExitStack() as stack:
             if first:
-                stack.enter_context(
-                    contextlib.closing(run_folder.claimed(job.out, resume=resume, force=force))
-                )
+                stack.enter_context(run_folder.claimed(job.out, resume=resume, force=force))
             found = jobs.checked(job, first=first, world=state.num_processes)
             if first:
                 run_folder.opened(job.out, found.described, resume=resume, force=force)
