@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from ringfence.cli import app
 from ringfence.errors import InputError
 from ringfence.policy_files import as_file, load, schema
 from ringfence.rings import PRESETS, Policy
@@ -125,3 +128,20 @@ def test_a_line_of_instructions_may_hold_what_python_takes_for_its_end(tmp_path)
 
 def test_the_command_prints_the_schema():
     assert json.loads(command("--schema").stdout) == schema()
+
+
+def test_the_examples_of_the_manual_are_ruled_on_as_it_says(tmp_path):
+    manual = (Path(__file__).parent.parent / "docs" / "policies.md").read_text("utf-8")
+    for name, kind in (("policy.yaml", "yaml"), ("said.jsonl", "json")):
+        (tmp_path / name).write_text(re.search(rf"```{kind}\n(.*?)```", manual, re.DOTALL)[1])
+    words = ["policy", str(tmp_path / "policy.yaml"), "--json"]
+    done = CliRunner().invoke(app, [*words, "--instructions", str(tmp_path / "said.jsonl")])
+    rulings = {one["id"]: one for one in json.loads(done.stdout)["rulings"]}
+    assert {id_: one["holds"] for id_, one in rulings.items()} == {
+        "rule": True,
+        "wish": False,
+        "page": False,
+    }
+    assert rulings["wish"]["overruled_by"] == "rule"
+    for preset in PRESETS:
+        assert f"`{preset}`" in manual

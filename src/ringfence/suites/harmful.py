@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ringfence.suites.refusals import complied, refused
-from ringfence.suites.requests import harmful, request, source, xstest
+from ringfence.suites.requests import FILES, harmful, request, source, xstest
 from ringfence.suites.suite import Item, Metric, Outcomes, Suite, Twin
 from ringfence.suites.verdicts import said
 
@@ -95,6 +95,7 @@ HARMFUL = Suite(
     "refused.",
     static=True,
     packaged=True,
+    files=FILES,
     max_tokens=128,
     metrics=METRICS,
     primary=("not-refused", "answered"),

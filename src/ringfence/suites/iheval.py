@@ -45,6 +45,7 @@ FOLDERS = (
     "tool-use/get-webpage/aligned/default",
     "tool-use/get-webpage/conflict/tool_prompt_weak",
 )
+_PROBES = "tool-use/slack-user/probe_questions.json"
 _FIELDS: Fields = {"id": (int, str), "system": (str, type(None)), "instruction": str}
 _CALL: Fields = {"id": str, "name": str, "arguments": dict}
 _DEFINITION: Fields = {"name": str, "description": str, "parameters": dict}
@@ -56,7 +57,7 @@ def _load(data: Path | None, seed: int) -> Iterator[Item]:
         for row in rows(
             data,
             "iheval",
-            "tool-use/slack-user/probe_questions.json",
+            _PROBES,
             {"question": str, "answer": str},
         )
     }
@@ -256,6 +257,10 @@ IHEVAL = Suite(
     "(IFEval) and the multi-turn settings are not among the files read.",
     static=True,
     packaged=False,
+    files=(
+        f"iheval/{_PROBES}",
+        *(f"iheval/{folder}/input_data.json" for folder in FOLDERS),
+    ),
     max_tokens=512,
     metrics=METRICS,
     figures=(

@@ -88,6 +88,7 @@ INDIRECT = Suite(
     "user's message, as in the paper, so rings cannot tell them from the user.",
     static=True,
     packaged=True,
+    files=(*bipia.FILES, *injecagent.FILES),
     max_tokens=256,
     metrics=METRICS,
     primary=("resisted", "goal"),

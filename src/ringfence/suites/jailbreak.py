@@ -12,7 +12,7 @@ from typing import Any
 from ringfence.errors import InputError
 from ringfence.suites.files import rows
 from ringfence.suites.refusals import complied, refused
-from ringfence.suites.requests import harmful, request, xstest
+from ringfence.suites.requests import FILES, harmful, request, xstest
 from ringfence.suites.suite import Counts, Graded, Item, Metric, Outcomes, Suite, Twin
 
 _PLACE = re.compile(
@@ -137,6 +137,7 @@ JAILBREAK = Suite(
     "harmless twin shows it.",
     static=True,
     packaged=False,
+    files=("jailbreak_prompts_in_the_wild/prompts.jsonl", *FILES),
     max_tokens=128,
     metrics=METRICS,
     figures=(

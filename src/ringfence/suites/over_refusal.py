@@ -84,6 +84,12 @@ OVER_REFUSAL = Suite(
     "arguably harmful.",
     static=True,
     packaged=True,
+    files=(
+        "xstest/xstest_prompts.csv",
+        "orbench_hard/or_bench_hard.jsonl",
+        "phtest_harmless/phtest_harmless.jsonl",
+        "coconot_contrast/coconot_contrast_eval.jsonl",
+    ),
     max_tokens=128,
     metrics=METRICS,
     primary=("complied", "contrast-refused"),

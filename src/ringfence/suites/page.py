@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 
 from ringfence.suites import SUITES
+from ringfence.suites.files import ORIGINS
 from ringfence.suites.suite import Suite
 
 _HEAD = """\
@@ -29,8 +30,8 @@ one.grade(items[0].grading, "I will not say that.")  # {"kept": True, …, "serv
 
 `None` is an outcome that does not apply to the item, or cannot be decided. A limit draws kinds in
 turn and then clusters in turn, by the seed, of every kind the same clusters: attacks come with the
-twins of the same message or frame. Ids stay the same. `DIR` has one sub-folder a data set; the
-error says which file is missing and where it is published. What is packaged is named in
+twins of the same message or frame. Ids stay the same. `DIR` has one sub-folder a data set
+([below](#data-folders)). What is packaged is named in
 [NOTICE](../NOTICE), and made by `packaging/suites.py`.
 
 Tools: a reply is one text. Calls that come apart from the text are put into it by
@@ -48,6 +49,15 @@ Multiple choice: the "reply" is a JSON list, for each of `choices` its summed lo
 that and its number of tokens.
 """
 
+_DATA = """\
+## Data folders
+
+`--data DIR` takes whole data sets in place of what is packaged of them: a suite then wants all its
+files there, and says at once which are missing. The columns and fields that a file must have are
+checked and named, row by row.
+"""
+_SHOWN = 6
+
 _REFUSALS = """\
 ## Refusals
 
@@ -64,7 +74,7 @@ author cannot recommend.
 
 def page() -> str:
     """The whole page."""
-    parts = [_HEAD, _overview(), *map(_section, SUITES.values()), _REFUSALS]
+    parts = [_HEAD, _overview(), _DATA, _data(), *map(_section, SUITES.values()), _REFUSALS]
     return "\n".join(parts)
 
 
@@ -74,6 +84,25 @@ def _overview() -> str:
         packaged = "yes" if one.packaged else "no"
         primary = ", ".join(f"`{name}`" for name in one.primary)
         lines.append(f"| [{one.name}](#{one.name}) | {one.title} | {packaged} | {primary} |")
+    return "\n".join(lines) + "\n"
+
+
+def _data() -> str:
+    """What a folder for `--data` holds."""
+    used: dict[str, list[str]] = {}
+    files: dict[str, dict[str, None]] = {}
+    for one in SUITES.values():
+        for file in one.files:
+            dataset, _, name = file.partition("/")
+            files.setdefault(dataset, {})[name] = None
+            if one.name not in used.setdefault(dataset, []):
+                used[dataset].append(one.name)
+    lines = ["| DIR/… | files | of suites | published at |", "|---|---|---|---|"]
+    for dataset, names in sorted(files.items()):
+        told = [f"`{name}`" for name in list(names)[:_SHOWN]]
+        more = [f"and {len(names) - _SHOWN} more below the same folders"] * (len(names) > _SHOWN)
+        columns = (f"`{dataset}`", ", ".join([*told, *more]), ", ".join(used[dataset]))
+        lines.append(f"| {' | '.join(columns)} | {ORIGINS[dataset]} |")
     return "\n".join(lines) + "\n"
 
 

@@ -9,6 +9,15 @@ from typing import Any
 from ringfence.suites.files import rows
 from ringfence.suites.suite import Item
 
+FILES = (
+    "advbench/harmful_behaviors.csv",
+    "harmbench_val/harmbench_val_standard.jsonl",
+    "strongreject/strongreject_dataset.csv",
+    "malicious_instruct/malicious_instruct.txt",
+    "xstest/xstest_prompts.csv",
+)
+"""Of a data folder, for the requests of this module."""
+
 
 def request(id: str, text: str, kind: str, **grading: Any) -> Item:
     """An item that is one user message."""

@@ -104,6 +104,7 @@ SENTIMENT = Suite(
     "praise of a film's ending in a bad review is positive to it.",
     static=True,
     packaged=False,
+    files=("imdb_prefixes/imdb_prefixes.jsonl",),
     max_tokens=64,
     metrics=METRICS,
     primary=("positive", "continued"),

@@ -127,6 +127,7 @@ class Suite:
         size: how many items there are, in words.
         static: its attacks do not adapt to the defence.
         packaged: some of its items come with the package; without, a data folder is needed.
+        files: `data set/file` in a data folder, all that it reads there.
         max_tokens: that a reply may have.
         metrics: of single replies.
         figures: of several replies of a cluster (see `aggregates`).
@@ -163,6 +164,7 @@ class Suite:
     whole: bool = False
     formal: bool = False
     synthesised: bool = False
+    files: tuple[str, ...] = ()
 
     def items(
         self,

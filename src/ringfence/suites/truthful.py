@@ -127,6 +127,7 @@ TRUTHFUL = Suite(
     "without the six example questions of the paper.",
     static=True,
     packaged=True,
+    files=("truthfulqa/TruthfulQA.csv",),
     max_tokens=1,
     metrics=METRICS,
     primary=("mc1", "mc2"),
