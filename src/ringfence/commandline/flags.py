@@ -28,7 +28,7 @@ class Flags:
         str | None,
         typer.Option(
             metavar="ENGINE",
-            help="embedded (default), embedded:GGUF, hf:FOLDER or http://HOST/v1#MODEL.",
+            help="embedded (default), embedded:GGUF, hf:FOLDER, hf:owner/name or http://HOST/v1#MODEL.",
         ),
     ] = None
     tokenizer: Annotated[

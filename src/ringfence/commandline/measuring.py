@@ -21,8 +21,8 @@ def evaluate(
         str,
         typer.Option(
             metavar="M[,M2…]",
-            help="embedded, embedded:GGUF, hf:FOLDER or http://HOST/v1#MODEL, each with options "
-            "such as ?decoder=guarded&principle=rings; or any model of Inspect.",
+            help="embedded, embedded:GGUF, hf:FOLDER, hf:owner/name or http://HOST/v1#MODEL, each "
+            "with options such as ?decoder=guarded&principle=rings; or any model of Inspect.",
         ),
     ] = "embedded",
     suite: Annotated[

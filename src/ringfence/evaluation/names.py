@@ -150,8 +150,8 @@ def parse(model: str, arguments: Mapping[str, Any] | None = None) -> ModelName:
         raise InputError(f"{where}{error}") from None
     if settings.chosen_decoder() != "plain" and not settings.principle:
         raise InputError(
-            f"{where}decoder {settings.chosen_decoder()} judges its drafts: add a principle, such "
-            "as &principle=rings"
+            f"{where}decoder {settings.chosen_decoder()} judges its drafts: add a principle, by "
+            "--principle rings or, in the name, &principle=rings"
         )
     try:
         judge = judge_of(settings)
