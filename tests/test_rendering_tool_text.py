@@ -226,7 +226,7 @@ def test_what_is_written_is_read_as_it_was_called(said):
     assert text == "" and [one.parsed for one in found] == [said]
 
 
-@pytest.mark.parametrize("said", ['{"city": ', "[1]", '{"a": 1, "a": 2}', "}\n</tool_call>x", ""])
+@pytest.mark.parametrize("said", ['{"city": ', "[1]", '{"a": 1, "a": 2}', "}\n</tool_call>x"])
 def test_arguments_that_are_no_json_object_are_a_json_text(said):
     shown = card("chatml")
     rendering = render(talk(("user", "?"), call(said)), shown, generate=False)
