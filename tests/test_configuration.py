@@ -112,7 +112,7 @@ def test_the_home_of_a_user_who_does_not_exist_is_told(given: dict[str, str]) ->
 
 
 def test_a_missing_file_and_a_binary_one_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="there is no such file"):
         settings_from(tmp_path / "none.yaml", {})
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="cannot be read"):
