@@ -12,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from suite_folder import fill
 
 pytest.importorskip("inspect_ai")
 
@@ -309,9 +310,14 @@ def test_a_papers_table_asks_its_suites_and_says_what_needs_data(tmp_path, capsy
 
     assert suites(table="rain") == ("harmful", "capability", "truthful")
     assert "left out, since they need --data: sentiment" in capsys.readouterr().err
-    assert suites(table="rain", data=tmp_path)[-1] == "sentiment"
+    data = fill(tmp_path / "data")
+    assert suites(table="rain", data=data)[-1] == "sentiment"
     assert suites(table="rain", suites="extraction") == ("extraction",)
-    assert "jailbreak" not in suites() and "jailbreak" in suites(data=tmp_path)
+    assert "jailbreak" not in suites() and "jailbreak" in suites(data=data)
+    (data / "truthfulqa/TruthfulQA.csv").unlink()
+    (data / "imdb_prefixes/imdb_prefixes.jsonl").unlink()
+    with pytest.raises(InputError, match=r"--data .*truthfulqa/ lacks TruthfulQA.csv.*imdb_pre"):
+        suites(table="rain", data=data)
     with pytest.raises(InputError, match="no table 'other'"):
         suites(table="other")
 
