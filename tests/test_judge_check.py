@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,7 +15,7 @@ from fakes import VOCABULARY, scripted
 from ringfence.engine import Tokens
 from ringfence.engines.embedded import EmbeddedEngine
 from ringfence.engines.file_stamps import stamp
-from ringfence.errors import InputError, JudgeError
+from ringfence.errors import InputError
 from ringfence.judge_check import (
     JudgeReport,
     cache_folder,
@@ -93,7 +94,6 @@ async def test_a_judge_that_knows_passes_with_all_its_figures():
         "scripted",
     )
     assert not report.at_chance
-    report.raise_if_at_chance()
 
 
 async def test_a_timid_judge_is_right_at_zero_and_wrong_at_its_threshold():
@@ -112,10 +112,8 @@ async def test_the_lean_of_a_judge_that_likes_everything_is_not_hidden_by_uneven
 async def test_a_judge_at_chance_or_worse_is_refused_with_figures_and_the_way_out(value):
     report = await check_judge(Oracle(value, flipped=True), CARD, items())
     assert report.at_chance
-    with pytest.raises(
-        JudgeError, match=r"AUROC 0\.[05].*95 %.*20 labelled.*100%.*Use a larger model"
-    ):
-        report.raise_if_at_chance()
+    words = r"AUROC 0\.[05].*95 %.*20 labelled.*100%.*Use a larger model"
+    assert re.search(words, report.refusal())
 
 
 async def test_a_model_that_likes_the_letter_a_is_refused():

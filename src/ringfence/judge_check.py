@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from ringfence.concurrency import together
 from ringfence.engine import EngineCard
-from ringfence.errors import InputError, JudgeError, RenderingError
+from ringfence.errors import InputError, RenderingError
 from ringfence.judged_items import PARTS, JudgedItem
 from ringfence.judges import Judge, Verdict
 from ringfence.principle import Principle
@@ -118,15 +118,6 @@ class JudgeReport:
             f"{self.threshold:g}{flips}. Use a larger model, a principle that this model can judge "
             "(ringfence judge check shows which), or a better principle file."
         )
-
-    def raise_if_at_chance(self) -> None:
-        """Refuse the judge if it is at chance.
-
-        Raises:
-            JudgeError: it is.
-        """
-        if self.at_chance:
-            raise JudgeError(self.refusal())
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; `from_json` takes it back."""
