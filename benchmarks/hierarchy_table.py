@@ -9,8 +9,8 @@ kept of clashes of rules, graded anew: runs made before that was measured have i
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -71,7 +71,12 @@ def _cell(right: list[bool]) -> str:
 
 def main() -> None:
     """Print the tables of all runs."""
-    for run in map(Path, sys.argv[1:]):
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+    parsed = parser.parse_args()
+    if without := [run for run in parsed.runs if not (run / "records.jsonl").is_file()]:
+        parser.error(f"no finished run of ringfence evaluate: {', '.join(map(str, without))}")
+    for run in parsed.runs:
         for model, cells in outcomes(run).items():
             print(f"\n{model}: passed, 95 % interval, replies\n")
             print("\n".join(table(cells)))
