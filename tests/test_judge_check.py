@@ -385,6 +385,6 @@ async def test_positive_passes_its_check_on_the_packaged_model(embedded: Embedde
 @pytest.mark.slow
 async def test_harmless_is_refused_on_the_packaged_model(embedded: EmbeddedEngine):
     judge = await SelfJudge.open(embedded, Principle.load("harmless"))
-    # All of them: on two dozen, rounding (another processor) decides whether noise looks like skill.
+    # All of them: of two dozen, rounding on another processor makes skill of noise.
     report = await check_judge(judge, embedded.card, packaged_items("harmless"))
     assert report.at_chance

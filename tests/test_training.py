@@ -409,6 +409,82 @@ def test_seventy_billion_weights_fit_as_the_recipe_says(tmp_path):
     assert memory.fits and 35 * GIB < memory.total < 72 * GIB
 
 
+def test_preferences_of_all_weights_need_a_device_that_holds_the_reference_whole(tmp_path):
+    import transformers
+
+    from ringfence.training.memory import estimated, shape_of
+
+    sizes = {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 8}
+    transformers.LlamaConfig(**sizes).save_pretrained(tmp_path)
+    asked = recipe(
+        adapter=None, hardware={"strategy": "fsdp", "devices": 64, "precision": "bfloat16"}
+    )
+    shape = shape_of(tmp_path, asked)
+    assert estimated(shape, asked, "dpo").reference > 2 * shape.parameters
+    assert estimated(shape, asked, "dpo").total > 4 * shape.parameters
+    assert estimated(shape, asked, "sft").reference == 0
+
+
+def test_attention_that_keeps_its_scores_is_counted(tmp_path):
+    torch = pytest.importorskip("torch")
+    import transformers
+
+    from ringfence.training.memory import estimated, shape_of
+
+    length, sizes = 512, {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2}
+    transformers.LlamaConfig(
+        **sizes, vocab_size=512, num_attention_heads=8, num_key_value_heads=2
+    ).save_pretrained(tmp_path)
+
+    def kept(attention: str) -> int:
+        model = transformers.AutoModelForCausalLM.from_config(
+            transformers.AutoConfig.from_pretrained(tmp_path),
+            attn_implementation=attention,
+            dtype=torch.bfloat16,
+        )
+        own = {one.untyped_storage().data_ptr() for one in model.parameters()}
+        held: dict[int, Any] = {}
+
+        def keep(tensor: Any) -> Any:
+            if tensor.untyped_storage().data_ptr() not in own:
+                held[tensor.untyped_storage().data_ptr()] = tensor
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            model.model(input_ids=torch.ones((1, length), dtype=torch.long), use_cache=False)
+        return sum(one.untyped_storage().nbytes() for one in held.values())
+
+    def counted(attention: str) -> int:
+        asked = recipe(
+            sequence={"length": length},
+            sft={"rows": 1},
+            hardware={"precision": "bfloat16", "attention": attention},
+        )
+        return estimated(shape_of(tmp_path, asked), asked, "sft").activations
+
+    more = kept("eager") - kept("sdpa")
+    assert more <= counted("eager") - counted("sdpa") <= 1.6 * more
+
+
+def test_a_mixture_of_experts_learns_nothing_but_the_assistants_tokens(tmp_path):
+    pytest.importorskip("trl")
+    import transformers
+
+    from ringfence.training.models import loaded, quiet
+    from ringfence.training.trainers import arguments, trainer
+
+    folder = tiny_model(
+        tmp_path / "experts", "Qwen3Moe", num_experts=4, router_aux_loss_coef=0.9, head_dim=8
+    )
+    tokenizer, asked = transformers.AutoTokenizer.from_pretrained(folder), recipe(adapter=None)
+    for kind in ("sft", "dpo"):
+        model = loaded(folder, asked, adapter=None, ring_names=())
+        with quiet():
+            settings = arguments(asked, kind, tmp_path, 1, cpu=True)
+            made = trainer(kind, model, settings, [[]], asked, tmp_path, tokenizer)
+        assert not made.aux_loss_enabled
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp"])
 def test_two_processes_have_the_losses_of_one(place, strategy):

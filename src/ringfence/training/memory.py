@@ -46,7 +46,7 @@ class Memory:
         gathered: whole blocks that fsdp brings together to compute.
         activations: an estimate.
         reference: a second model, for preferences without an adapter.
-        total: of all.
+        total: of all, or what it takes to shard the reference if that is more.
         available: of a device, None if the recipe does not say.
         fits: None likewise; a tenth is left for the allocator.
     """
@@ -98,6 +98,7 @@ class Shape:
     adapter: int
     layers: int
     hidden: int
+    heads: int
     keys: int
     feed: int
     vocabulary: int
@@ -120,14 +121,21 @@ def estimated(shape: Shape, recipe: Recipe, kind: Kind) -> Memory:
     if hardware.strategy == "fsdp":
         # The block in hand and the next one, and once the embeddings or the head.
         gathered = (2 * shape.block + shape.embeddings) * compute
-    # Without an adapter to switch off, the reference of preferences is a second model.
-    reference = weights if kind == "dpo" and full else 0.0
+    # Without an adapter to switch off, the reference of preferences is a second model, which TRL
+    # shards as one piece under fsdp: a device holds it whole before, and again as it computes.
+    reference, whole = 0.0, 0
+    if kind == "dpo" and full:
+        reference = weights
+        if hardware.strategy == "fsdp":
+            reference += shape.parameters * compute
+            whole = shape.parameters * resting
     if hardware.offload:
         weights = 0
     rows = schedule.rows * (2 if kind == "dpo" else 1)
     activations = _activations(shape, recipe, rows * recipe.sequence.length, compute)
     gradients = 0 if hardware.offload else trained * 4 / shards
     total = math.ceil(weights + moved + copies + buckets + gathered + activations + reference)
+    total = max(total, math.ceil(weights + whole))
     available = None if hardware.memory_gib is None else int(hardware.memory_gib * GIB)
     return Memory(
         parameters=shape.parameters,
@@ -195,6 +203,7 @@ def shape_of(folder: Path, recipe: Recipe, going_on: Path | None = None) -> Shap
         adapter=adapter,
         layers=len(blocks),
         hidden=text.hidden_size,
+        heads=heads,
         keys=(getattr(text, "num_key_value_heads", None) or heads) * width,
         feed=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
         vocabulary=text.vocab_size,
@@ -204,6 +213,10 @@ def shape_of(folder: Path, recipe: Recipe, going_on: Path | None = None) -> Shap
 def _activations(shape: Shape, recipe: Recipe, tokens: int, compute: int) -> int:
     wide = _MODEL_WIDE * shape.hidden + 2 * shape.keys + _FEED_WIDE * shape.feed
     block = tokens * wide * compute
+    if recipe.hardware.attention == "eager":
+        # Scores, their softmax in float32 and what is left of it: each a number for every two
+        # places of a row and every head.
+        block += tokens * recipe.sequence.length * shape.heads * (4 + 2 * compute)
     if recipe.hardware.checkpointing:
         kept = tokens * shape.hidden * compute * shape.layers + block
     else:

@@ -201,6 +201,10 @@ def arguments(recipe: Recipe, kind: Kind, folder: Path, steps: int, *, cpu: bool
         "dataloader_pin_memory": not cpu,
         "max_length": None,
         "ddp_find_unused_parameters": False,
+        # A mixture of experts balances its routers by a loss over all tokens, prompts and padding
+        # too; without a word TRL adds it as the model's config weighs it, and what shall be learnt
+        # is the assistant's.
+        "router_aux_loss_coef": 0.0,
         **fsdp,
     }
     if kind == "sft":
