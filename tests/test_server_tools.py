@@ -161,6 +161,11 @@ PIECES = st.sampled_from(
 @given(st.lists(PIECES, max_size=8).map("".join), st.lists(PIECES, max_size=8).map("".join))
 @example("Act", "ion: f\nAction Input: {}")
 @example("  ", '{"name": "f", "arguments": {}}')
+@example(
+    '{"name": "f", "arguments": {}}<tool{"name": "f", "arguments": {"x": "</think>"}}',
+    "\nAction Input: {}",
+)
+@example('{"name": "f", "arguments": {}}\nAction: </think>', "\nAction Input: {}")
 @example("x \n", '<tool_call>{"name": "f", "arguments": {}}')
 def test_what_is_settled_is_never_part_of_a_call(begun: str, rest: str) -> None:
     sent = begun[: settled(begun)]

@@ -6,6 +6,8 @@ import asyncio
 import json
 from collections import Counter
 from dataclasses import replace
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -309,6 +311,83 @@ def test_a_decision_falls_on_the_words_it_is_about_whatever_the_template_puts_be
     assert [decode(ids[place : place + 5]) for place in marked[:1]] == ["North"]
     # The end of a reply is where its turn ends.
     assert marked[1] == max(place for place, kind in enumerate(mask) if kind)
+
+
+@pytest.mark.parametrize(
+    ("name", "earlier", "last"),
+    [
+        # The one token that stands where the model would begin to think is not learnt.
+        ("qwen3", "ne<|im_end|>", "Two<|im_end|>"),
+        ("qwen3, told not to think", "One<|im_end|>", "Two<|im_end|>"),
+        ("glm4moe", "One<|user|>", "Two"),
+        # An earlier reply of gpt-oss ends in `<|end|>`, behind which the model goes on.
+        ("gptoss", "One", "Two<|return|>"),
+        ("llama3", "One<|eot_id|>", "Two<|eot_id|>"),
+        ("phi3", "One<|end|>", "Two<|end|>"),
+        ("inst", " One</s>", " Two</s>"),
+    ],
+)
+def test_what_a_template_writes_where_nothing_is_thought_is_not_learnt(
+    tmp_path, name, earlier, last
+):
+    shown = reasoning(name)
+    if name == "phi3":
+        ends = shown.ends | {shown.tokenizer.control["<|end|>"]}
+        shown = replace(shown, ends=ends)
+    talk = [*ASKED, {"role": "assistant", "content": "One"}, ASKED[1]]
+    line = {"messages": [*talk, {"role": "assistant", "content": "Two"}]}
+    ((ids, mask),) = stored([line], shown, tmp_path)
+    runs = [
+        shown.tokenizer.decode([token for token, _ in run])
+        for kind, run in groupby(zip(ids, mask, strict=True), key=itemgetter(1))
+        if kind
+    ]
+    assert runs == [earlier, last]
+    prompt = render(Conversation.of(talk), shown).tokens
+    assert tuple(ids[: len(prompt)]) == prompt
+
+
+@pytest.mark.parametrize(
+    ("name", "learnt"),
+    [
+        ("qwen3", "<think>\nSo.\n</think>\n\nTwo<|im_end|>"),
+        (
+            "gptoss",
+            "<|channel|>analysis<|message|>So.<|end|><|start|>assistant"
+            "<|channel|>final<|message|>Two<|return|>",
+        ),
+        ("glm4moe", "\n<think>So.</think>\nTwo"),
+    ],
+)
+def test_a_thought_of_the_data_is_learnt_with_all_around_it(tmp_path, name, learnt):
+    shown = reasoning(name)
+    said = {"role": "assistant", "content": "<think>\nSo.\n</think>\n\nTwo"}
+    (sequence,) = stored([{"messages": [*ASKED, said]}], shown, tmp_path)
+    assert shown.tokenizer.decode(learnt_last(sequence)[1]) == learnt
+
+
+@pytest.mark.parametrize(
+    ("name", "begins"), [("qwen3", "<tool_call>\n{"), ("gptoss", " to=functions.f<|channel|>")]
+)
+def test_a_call_is_learnt_from_where_it_begins(name, begins):
+    shown = reasoning(name)
+    call = {"id": "call00001", "function": {"name": "f", "arguments": {"a": "b"}}}
+    tool = {"name": "f", "description": "g", "parameters": {"type": "object", "properties": {}}}
+    said = {"role": "assistant", "content": "", "tool_calls": [call]}
+    encode = Encoder(card=shown, policies={}, length=100_000)
+    given = example([*ASKED, said], tools=(tool,), decisions=(0,))
+    (learnt,) = encode.supervised(given, "last", Dropped())
+    start = next(place for place, kind in enumerate(learnt.mask) if kind)
+    assert shown.tokenizer.decode(learnt.ids[start:]).startswith(begins)
+    assert learnt.mask[start] == DECISION
+    # A preference may be between a call and an answer, which gpt-oss begins differently.
+    answer = {"role": "assistant", "content": "Two"}
+    pair = replace(given, messages=tuple(ASKED), decisions=(), chosen=(said,), rejected=(answer,))
+    both = encode.preference(pair, Dropped())
+    assert both is not None
+    prompt = render(Conversation.of(ASKED, tools=[tool]), shown).tokens
+    if name == "gptoss":
+        assert all(one.ids[: one.mask.index(1)] == prompt for one in both)
 
 
 @pytest.mark.parametrize("places", [[-1], [1.5], "1", [True], {}])

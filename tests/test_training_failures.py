@@ -52,6 +52,14 @@ SEEING = {
     "mm_tokens_per_image": 4,
 }
 
+EXPERTS = {"num_hidden_layers": 2, "num_experts_per_tok": 2}
+MIXTURES: dict[str, dict[str, Any]] = {
+    "Qwen3Moe": EXPERTS | {"num_experts": 4, "moe_intermediate_size": 32, "head_dim": 8},
+    "Mixtral": EXPERTS | {"num_local_experts": 4},
+    # Half of its layers of experts is a plain one besides, which PEFT takes for one of them.
+    "Ernie4_5_Moe": EXPERTS | {"moe_num_experts": 4, "moe_k": 2, "moe_intermediate_size": 32},
+}
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -86,6 +94,65 @@ def test_what_all_processes_find_wrong_is_told_by_the_first(
         raise error
     assert left.value.exit_code == (130 if isinstance(error, KeyboardInterrupt) else 2)
     assert capsys.readouterr().err == said
+
+
+def scaled_gguf(
+    file: Path, architecture: str = "llama", keys: Any = None, tensor: str = "output_norm.weight"
+) -> Path:
+    """A file with what it says of positions, and no model."""
+    gguf, np = pytest.importorskip("gguf"), pytest.importorskip("numpy")
+    writer = gguf.GGUFWriter(file, architecture)
+    for key, value in (keys or {}).items():
+        add = writer.add_string if isinstance(value, str) else writer.add_float32
+        add(f"{architecture}.rope.{key}", value)
+    writer.add_tensor("token_embd.weight", np.ones((4, 8), np.float32))
+    writer.add_tensor(tensor, np.full(8, 8, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return file
+
+
+@pytest.mark.parametrize(
+    ("architecture", "keys", "tensor"),
+    [
+        ("llama", {}, "rope_freqs.weight"),
+        ("phi3", {}, "rope_factors_long.weight"),
+        ("gemma3", {"scaling.type": "linear", "scaling.factor": 8.0}, "output_norm.weight"),
+        ("qwen2", {"scaling.type": "yarn", "scaling.factor": 4.0}, "output_norm.weight"),
+        ("llama", {"scale_linear": 2.0}, "output_norm.weight"),
+    ],
+)
+def test_a_gguf_file_whose_scaled_positions_would_be_lost_is_refused(
+    architecture, keys, tensor, tmp_path, monkeypatch
+):
+    transformers = pytest.importorskip("transformers")
+    from ringfence.engines.weights import load_model
+    from ringfence.training.models import model_folder
+
+    # It would make a model of the architecture's usual size.
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", None)
+    file = scaled_gguf(tmp_path / "model.gguf", architecture, keys, tensor)
+    with pytest.raises(InputError, match=r"rope.*safetensors"):
+        model_folder(str(file))
+    with pytest.raises(InputError, match=r"rope.*safetensors"):
+        load_model(file, "cpu", "float32")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "keys"),
+    [
+        ("llama", {}),
+        ("llama", {"scaling.type": "none", "scaling.factor": 4.0}),
+        ("qwen2", {"scaling.type": "yarn", "scaling.factor": 1.0}),
+        ("gpt-oss", {"scaling.type": "yarn", "scaling.factor": 32.0}),
+    ],
+)
+def test_a_gguf_file_that_loses_nothing_goes_on(architecture, keys, tmp_path):
+    from ringfence.engines.weights import refuse_lost_scaling
+
+    refuse_lost_scaling(scaled_gguf(tmp_path / "model.gguf", architecture, keys))
 
 
 class TestWithTorch:
@@ -225,3 +292,132 @@ class TestWithTorch:
         assert run(going_on).manifest is not None
         assert adapter.host is not None
         assert convert(adapter, adapter.host, tmp_path / "x.gguf").updates == 4
+
+    def test_of_a_model_that_sees_training_all_weights_means_those_that_text_passes(self, tmp_path):
+        import torch
+
+        from ringfence.training.models import loaded
+
+        model = loaded(
+            tiny_model(tmp_path / "seeing", **SEEING),
+            recipe(adapter=None),
+            adapter=None,
+            ring_names=(),
+        )
+        ids = torch.arange(20)[None]
+        model(input_ids=ids, labels=ids).loss.backward()
+        trained = {name for name, each in model.named_parameters() if each.requires_grad}
+        reached = {name for name, each in model.named_parameters() if each.grad is not None}
+        # Processes that train together wait for the gradient of whatever is trained.
+        assert trained == reached
+        assert {name for name, _ in model.named_parameters() if "language_model" in name} <= trained
+
+    @pytest.mark.parametrize("kind", MIXTURES)
+    def test_of_a_mixture_of_experts_the_linear_layers_get_adapters(self, tmp_path, kind):
+        from ringfence.adapters.folder import read_adapter
+        from ringfence.training.memory import shape_of
+
+        model = tiny_model(tmp_path / kind, kind, **MIXTURES[kind])
+        write_lines(tmp_path / "sft.jsonl", [conversation(number) for number in range(8)])
+        said: list[str] = []
+        asked = recipe(**SHORT)
+        run(job(tmp_path, tmp_path / "out", model=str(model), recipe=asked), said.append)
+        [told] = [line for line in said if "all-linear leaves out" in line]
+        assert "mlp.experts" in told and "mlp.gate" in told and "q_proj" not in told
+        adapter = read_adapter(tmp_path / "out")
+        assert {each.rpartition(".")[2] for each in adapter.updates} == {
+            *("q_proj", "k_proj", "v_proj", "o_proj")
+        }
+        held = sum(each.a.size + each.b.size for each in adapter.updates.values())
+        assert shape_of(model, asked).adapter == held
+        # PEFT finds the same modules again.
+        going_on = job(tmp_path, tmp_path / "on", model=str(model), adapter=tmp_path / "out")
+        assert run(going_on).manifest is not None
+
+    def test_of_experts_that_see_all_the_same_layers_are_linear_ones_and_no_routers(self):
+        import peft
+        import torch
+        import transformers
+
+        from ringfence.training.models import lora
+        from ringfence.training.recipe import Adapter
+
+        config = transformers.Llama4TextConfig(
+            vocab_size=259,
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_local_experts=4,
+        )
+        with torch.device("meta"):
+            model = transformers.AutoModelForCausalLM.from_config(config)
+        targets = lora(peft, Adapter(), model).target_modules
+        # A shared expert is a layer like any other; its router is one, too, but only chooses.
+        assert {one for one in targets if "shared_expert.up_proj" in one}
+        assert not {one for one in targets if "router" in one or "lm_head" in one}
+
+    @pytest.mark.parametrize("shards", ["5GB", "20KB"])
+    def test_all_weights_are_saved_in_the_precision_they_had(self, place, tmp_path, shards):
+        import safetensors.torch
+        import torch
+        import transformers
+
+        model = shutil.copytree(place / "tiny", tmp_path / "tiny")
+        held = transformers.AutoModelForCausalLM.from_pretrained(model).to(torch.bfloat16)
+        held.model.norm.to(torch.float32)
+        (model / "model.safetensors").unlink()
+        held.save_pretrained(model, max_shard_size=shards)
+        asked = recipe(adapter=None, **SHORT)
+        run(job(place, tmp_path / "out", model=str(model), recipe=asked))
+        kinds = {
+            name: tensor.dtype
+            for file in (tmp_path / "out").glob("*.safetensors")
+            for name, tensor in safetensors.torch.load_file(file).items()
+        }
+        assert {name for name in kinds if kinds[name] == torch.float32} == {"model.norm.weight"}
+        assert set(kinds.values()) == {torch.float32, torch.bfloat16}
+        config = json.loads((tmp_path / "out" / "config.json").read_text("utf-8"))
+        assert config["dtype"] == "bfloat16"
+        _, report = transformers.AutoModelForCausalLM.from_pretrained(
+            tmp_path / "out", output_loading_info=True
+        )
+        assert not report["missing_keys"]
+
+    def test_a_result_of_several_files_says_how_large_they_are_in_their_precision(
+        self, place, tmp_path
+    ):
+        import torch
+        import transformers
+
+        from ringfence.training.models import stored_as
+
+        trained = transformers.AutoModelForCausalLM.from_pretrained(place / "tiny")
+        trained.save_pretrained(tmp_path / "out", max_shard_size="20KB")
+        trained.to(torch.bfloat16).save_pretrained(tmp_path / "model")
+        stored_as(tmp_path / "out", tmp_path / "model")
+        index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text("utf-8"))
+        size = 2 * sum(each.numel() for each in trained.parameters())
+        assert index["metadata"]["total_size"] == size and len(index["weight_map"]) > 1
+        read = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="auto")
+        for one, other in zip(trained.parameters(), read.parameters(), strict=True):
+            assert other.dtype == torch.bfloat16 and torch.equal(one, other)
+
+    @pytest.mark.parametrize("data", [True, False])
+    def test_a_dry_run_downloads_no_weights(self, place, tmp_path, monkeypatch, data):
+        from ringfence.training.job import dry_run
+
+        model = shutil.copytree(place / "tiny", tmp_path / "tiny")
+        (model / "model.safetensors").unlink()
+        asked: list[Any] = []
+
+        def download(_name: str, **options: Any) -> str:
+            asked.extend(options["allow_patterns"])
+            return str(model)
+
+        monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+        files = (str(place / "sft.jsonl"),) if data else ()
+        made = job(place, tmp_path / "out", model="owner/name", data=files)
+        found = dry_run(made, lambda _: None)
+        assert found["memory"]["parameters"] and ("plan" in found) is data
+        assert asked and not [each for each in asked if "safetensors" in each or each == "*"]

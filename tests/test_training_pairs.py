@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from training_parts import card, read_lines, synthesised
+from chat_templates import card as templated
+from training_parts import TEMPLATE, card, read_lines, synthesised
 from typer.testing import CliRunner
 
 import ringfence.engines
@@ -16,21 +19,36 @@ from ringfence.commandline.pairing import Job
 from ringfence.engine import Draft, EngineCard, Sampling, Scores, Tokens
 from ringfence.errors import EngineError, InputError
 from ringfence.graders import grade, parse_grader
+from ringfence.rendering import render
+from ringfence.rings import Conversation
 from ringfence.synthesis.case import Case
+from ringfence.training.encoding import Dropped, Encoder
 from ringfence.training.pairs import Sampled, _made_of, pairs
 from ringfence.training.pairs_folder import Folder
 from ringfence.training.sources import open_sources
+from ringfence.vocabulary import Vocabulary
+
+
+def tokens_of(text: str, shown: EngineCard) -> Tokens:
+    """With the control tokens that a model writes."""
+    control = shown.tokenizer.control
+    parts = re.split("(" + "|".join(map(re.escape, control)) + ")", text)
+    encode = shown.tokenizer.encode
+    return tuple(
+        token
+        for part in parts
+        for token in ((control[part],) if part in control else encode(part) if part else ())
+    )
 
 
 class Parrot:
     """Says lines in turn; the last of each call is cut off. Fails after some calls."""
 
-    def __init__(self, lines: list[str], fails_after: int = 10**9) -> None:
+    def __init__(
+        self, lines: list[str], fails_after: int = 10**9, shown: EngineCard | None = None
+    ) -> None:
         self.lines, self.left, self.calls = lines, fails_after, 0
-
-    @property
-    def card(self) -> EngineCard:
-        return card(length=100_000)
+        self.card = shown or card(length=100_000)
 
     async def draft(
         self, prefix: Tokens, count: int, length: int, sampling: Sampling
@@ -40,7 +58,7 @@ class Parrot:
             raise EngineError("gone")
         made = []
         for number in range(count):
-            tokens = self.card.tokenizer.encode(self.lines[number % len(self.lines)])
+            tokens = tokens_of(self.lines[number % len(self.lines)], self.card)
             made.append(
                 Draft(tokens=tokens, logprobs=(0.0,) * len(tokens), finished=number < count - 1)
             )
@@ -106,6 +124,83 @@ async def test_a_passing_reply_of_the_model_is_preferred_to_the_target(data, tmp
     own = [line for line in lines if line["chosen_by"] == "model"]
     assert f"{case['id']}/reference" in {line["id"] for line in own}
     assert all(line["chosen"][0]["content"] == target.strip() for line in own)
+
+
+def opened() -> EngineCard:
+    """Its header opens the thought, as in Qwen 3.5."""
+    shown = templated("qwen3")
+    before, header, after = (shown.template or "").rpartition("<|im_start|>assistant\\n")
+    return replace(shown, template=f"{before}{header}<think>\\n{after}")
+
+
+HARMONY = "<|channel|>analysis<|message|>blah<|end|><|start|>assistant<|channel|>final<|message|>"
+THINKERS = {
+    "qwen3": (templated("qwen3"), "<think>\nblah\n</think>\n\n"),
+    "not thinking": (templated("qwen3"), ""),
+    "opened by the header": (opened(), "blah\n</think>\n\n"),
+    "glm4moe": (templated("glm4moe"), "\n<think>blah</think>\n"),
+    "deepseekv3": (templated("deepseekv3"), "blah</think>"),
+    "no reasoning": (templated("chatml"), "<think>blah</think>"),
+    "gptoss": (templated("gptoss"), HARMONY),
+    "gptoss at once": (templated("gptoss"), "<|channel|>final<|message|>"),
+}
+
+
+# Their headers begin a thought, and they write none before replies that they are given.
+OPENED = ("opened by the header", "deepseekv3")
+
+
+@pytest.mark.parametrize("name", THINKERS)
+async def test_what_is_thought_before_a_reply_is_neither_graded_nor_kept(data, tmp_path, name):
+    case = next(case for case in read_lines(data / "cases.jsonl") if case["split"] == "train")
+    target = case["siblings"]["reference"]["target"]
+    shown, thought = THINKERS[name]
+    said = [thought + target, thought + "blah", thought + "cut"]
+    await made(Parrot(said, shown=shown), data, tmp_path / "out")
+    lines = read_lines(tmp_path / "out" / "preferences.jsonl")
+    (own,) = (line for line in lines if line["id"] == f"{case['id']}/reference")
+    assert own["chosen_by"] == "model" and own["chosen"][0]["content"] == target.strip()
+    assert {line["rejected"][0]["content"] for line in lines} <= {target.strip(), "blah"}
+    # No thought stands against none, nor is it learnt that nothing was thought.
+    (source,) = open_sources([str(tmp_path / "out")], "dpo")
+    encoder = Encoder(card=shown, policies={}, length=100_000)
+    for example in source.examples():
+        dropped = Dropped()
+        both = encoder.preference(example, dropped)
+        assert both is not None, dropped.described()
+        said = [line[0]["content"] for line in (example.chosen, example.rejected)]
+        for learnt, reply in zip(both, said, strict=True):
+            start = learnt.mask.index(1)
+            assert shown.tokenizer.decode(learnt.ids[start:]).lstrip().startswith(reply)
+            prompt = render(Conversation.of(example.messages, "harmony", example.rings), shown)
+            assert name in OPENED or learnt.ids[: len(prompt.tokens)] == prompt.tokens
+
+
+@pytest.mark.parametrize(
+    ("name", "reply"),
+    [
+        ("qwen3", "<think>\nblah"),
+        ("opened by the header", "blah"),
+        ("gptoss", "<|channel|>analysis<|message|>blah"),
+        ("gptoss", " to=functions.f<|channel|>commentary json<|message|>{}"),
+    ],
+)
+async def test_a_reply_that_ends_in_its_thought_is_cut_off(data, tmp_path, name, reply):
+    await made(Parrot([reply], shown=THINKERS[name][0]), data, tmp_path / "out")
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    counts = manifest["counts"]
+    assert counts["replies cut off"] == counts["replies"] > 0
+    assert read_lines(tmp_path / "out" / "preferences.jsonl") == []
+
+
+@pytest.mark.parametrize("opening", ["[THINK]", "<|START_THINKING|>", "<|channel|>"])
+async def test_thoughts_that_a_template_does_not_know_are_refused(data, tmp_path, opening):
+    control = ("<|im_start|>", "<|im_end|>", "<|endoftext|>", opening)
+    shown = replace(
+        card(length=100_000), tokenizer=Vocabulary.characters(control), template=TEMPLATE
+    )
+    with pytest.raises(InputError, match="does not tell from the answer"):
+        await made(Parrot([f"{opening}hm, yes"], shown=shown), data, tmp_path / "out")
 
 
 async def test_pairs_are_training_data_with_a_proof(data, tmp_path):

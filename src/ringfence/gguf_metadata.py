@@ -1,4 +1,4 @@
-"""Reads the key-value header of a GGUF file. Knows nothing of tensors or tokenizers.
+"""Reads the header of a GGUF file. Knows nothing of tokenizers, and of tensors only their names.
 
 The `gguf` package's GGUFReader takes 3 s for SmolLM2's header, since it makes a numpy view of each
 of its 100,000 strings; this takes a fifth of a second. Nothing in the file is trusted: every length
@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import mmap
 import struct
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ringfence.errors import EngineError
 
@@ -30,6 +31,8 @@ _SCALARS = {
 _STRING, _ARRAY = 8, 9
 _LENGTH = _SCALARS[10]
 _MOST_KEYS = 100_000
+_MOST_DIMENSIONS = 4
+_T = TypeVar("_T")
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
@@ -41,9 +44,22 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     Raises:
         EngineError: the file is missing, is no GGUF file, or is truncated or broken.
     """
+    return _found(path, _Header.read)
+
+
+def read_tensor_names(path: str | Path) -> list[str]:
+    """The names of a GGUF file's tensors.
+
+    Raises:
+        EngineError: as of `read_metadata`.
+    """
+    return _found(path, _Header.tensors)
+
+
+def _found(path: str | Path, of: Callable[[_Header], _T]) -> _T:
     try:
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _Header(data).read()
+            return of(_Header(data))
     except OSError as error:
         raise EngineError(f"{path} cannot be read: {error.strerror or error}") from error
     except ValueError as error:  # mmap of an empty file, and everything that _Header finds
@@ -64,7 +80,7 @@ class _Header:
         version = self._scalar(_SCALARS[4])
         if version not in (2, 3):
             raise ValueError(f"version {version} is not supported, 2 and 3 are")
-        self._scalar(_LENGTH)  # the number of tensors
+        self._tensors = self._scalar(_LENGTH)
         count = self._scalar(_LENGTH)
         if count > _MOST_KEYS:
             raise ValueError(f"it claims {count} metadata keys")
@@ -73,6 +89,19 @@ class _Header:
             key = self._string()
             metadata[key] = self._value(self._scalar(_SCALARS[4]), key)
         return metadata
+
+    def tensors(self) -> list[str]:
+        """The names of the tensors, which are described behind the keys."""
+        self.read()
+        names = []
+        for _ in range(self._tensors):
+            names.append(self._string())
+            dimensions = self._scalar(_SCALARS[4])
+            if dimensions > _MOST_DIMENSIONS:
+                raise ValueError(f"{names[-1]!r} claims {dimensions} dimensions")
+            # Sizes, type and offset.
+            self._bytes(dimensions * _LENGTH.size + _SCALARS[4].size + _LENGTH.size)
+        return names
 
     def _bytes(self, length: int) -> bytes:
         start, end = self._at, self._at + length

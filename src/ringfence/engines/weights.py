@@ -13,17 +13,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ringfence.errors import EngineError
+from ringfence.errors import EngineError, InputError
+from ringfence.gguf_metadata import read_metadata, read_tensor_names
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-_WANTED = ("*.safetensors", "*.json", "*.jinja")
+# Configs, tokenizer and templates.
+_DESCRIBING = ("*.json", "*.jinja")
+_WANTED = ("*.safetensors", *_DESCRIBING)
+# Scaled positions in llama.cpp's form: divisors of the frequencies (llama3, longrope).
+_SCALING_TENSOR = re.compile(r"(.*\.)?rope_(freqs|factors).*")
+# Architectures of GGUF whose scaling transformers reads, or makes of its own (proportional).
+_SCALING_KEPT = ("gpt-oss", "gemma4")
 
 
-def find_weights(path: str | Path) -> Path:
+def find_weights(path: str | Path, *, weights: bool = True) -> Path:
     """Find a model folder or a GGUF file; download `owner/name` from the Hugging Face hub.
 
     A path that exists wins over a hub name of the same spelling.
+
+    Args:
+        path: of a folder or file, or a name.
+        weights: without, a folder needs no weights, and none are downloaded.
 
     Raises:
         EngineError: nothing is there, or something that is no model, or is refused.
@@ -34,17 +45,17 @@ def find_weights(path: str | Path) -> Path:
     if not found.is_dir():
         if not _HUB_NAME.fullmatch(str(path)):
             raise EngineError(f"{path} does not exist; name a model folder or a GGUF file")
-        found = _download(str(path))
-    _refuse_other_weights(found)
+        found = _download(str(path), _WANTED if weights else _DESCRIBING)
+    _refuse_other_weights(found, needed=weights)
     return found
 
 
-def _download(name: str) -> Path:
+def _download(name: str, wanted: tuple[str, ...]) -> Path:
     try:
         hub = importlib.import_module("huggingface_hub")
         return Path(
             # Files in subfolders are copies of the same weights in other formats.
-            hub.snapshot_download(name, allow_patterns=_WANTED, ignore_patterns=["*/*"])
+            hub.snapshot_download(name, allow_patterns=wanted, ignore_patterns=["*/*"])
         )
     except Exception as error:  # network, authorisation, a missing library or repository
         raise EngineError(
@@ -53,7 +64,7 @@ def _download(name: str) -> Path:
         ) from error
 
 
-def _refuse_other_weights(folder: Path) -> None:
+def _refuse_other_weights(folder: Path, *, needed: bool) -> None:
     """Say which of the usual reasons makes this folder no model."""
     if (folder / "adapter_config.json").exists():
         raise EngineError(
@@ -63,7 +74,7 @@ def _refuse_other_weights(folder: Path) -> None:
         files = sorted(file.name for file in folder.glob("*.gguf"))
         hint = f"; did you mean {folder / files[0]}?" if files else ""
         raise EngineError(f"{folder} is no model folder, it has no config.json{hint}")
-    if any(folder.glob("*.safetensors")):
+    if not needed or any(folder.glob("*.safetensors")):
         return
     if any(file for pattern in _PICKLES for file in folder.glob(pattern)):
         raise EngineError(
@@ -71,6 +82,33 @@ def _refuse_other_weights(folder: Path) -> None:
             "to safetensors where that does no harm, or take the model's safetensors version."
         )
     raise EngineError(f"{folder} holds no weights (*.safetensors)")
+
+
+def refuse_lost_scaling(gguf: Path) -> None:
+    """Refuse a GGUF file with scaled positions (RoPE) where transformers would not scale them.
+
+    It reads neither the tensors nor, but for gpt-oss, the keys: the model would run as if it had
+    been made without, and be trained so.
+
+    Raises:
+        EngineError: the file cannot be read.
+        InputError: its scaling would be lost.
+    """
+    metadata = read_metadata(gguf)
+    architecture = metadata.get("general.architecture")
+    if architecture in _SCALING_KEPT:
+        return
+    keys = f"{architecture}.rope"
+    # llama.cpp takes a factor without a type as linear, and 0 as none.
+    kind = metadata.get(f"{keys}.scaling.type", "linear")
+    factor = metadata.get(f"{keys}.scaling.factor", metadata.get(f"{keys}.scale_linear", 1))
+    lost = f"{keys}.scaling.factor: {factor:g}" if kind != "none" and factor not in (0, 1) else None
+    lost = lost or next(filter(_SCALING_TENSOR.fullmatch, read_tensor_names(gguf)), None)
+    if lost:
+        raise InputError(
+            f"{gguf} scales its positions (RoPE, {lost}), which transformers does not read from "
+            "GGUF. Name the model's folder of safetensors; for replies, embedded:FILE.gguf works."
+        )
 
 
 def import_library(name: str) -> Any:
@@ -102,7 +140,10 @@ def load_model(path: Path, device: str, dtype: str) -> Any:
     Raises:
         EngineError: an unknown architecture, or one that needs code of the folder; weights missing
             or of another shape; too little memory; no such device or type.
+        InputError: a GGUF file whose scaling of positions would be lost.
     """
+    if path.is_file():
+        refuse_lost_scaling(path)
     transformers = import_library("transformers")
     common = {"trust_remote_code": False, "local_files_only": True}
     try:

@@ -19,15 +19,16 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from ringfence.engine import EngineCard, Tokenizer, Tokens
-from ringfence.errors import RenderingError
+from ringfence.errors import InputError, RenderingError
 from ringfence.rendering.layouts import SCAFFOLD as SCAFFOLD
 from ringfence.rendering.layouts import Layout, Piece
 from ringfence.rendering.marks import Marks, control_pattern
 from ringfence.rendering.placement import layout
 from ringfence.rendering.plans import plans
 from ringfence.rendering.templates import Allowance, TemplateCostly, TemplateFailed, TemplateRefused
+from ringfence.rendering.thoughts import thought_apart
 from ringfence.rendering.tracing import Order, Unfit, trace
-from ringfence.rendering.traits import Program, Traits, traits
+from ringfence.rendering.traits import Program, Traits, header_end, traits
 from ringfence.rings import Conversation, Message
 from ringfence.segments import NO_RING, RingedTokens
 
@@ -53,11 +54,17 @@ class Reply:
 
     Its text and calls, whatever the template puts between them, and the token that ends the turn;
     without the header, which the template writes for the model.
+
+    `first` to `last` (exclusive) are those of them to be learnt. Left out are what the template
+    wrote itself because nothing was thought, which teaches a model that thinks not to, and an end
+    that is none: of gpt-oss's earlier replies `<|end|>`, behind which the model goes on.
     """
 
     message: int
     start: int
     stop: int
+    first: int
+    last: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +137,7 @@ def render(conversation: Conversation, card: EngineCard, *, generate: bool = Tru
     _check_names(conversation, control)
     known = traits(program, control)
     placed, order, marks = _placed(conversation, program, known, control, card.name, generate)
-    return _Writer(card, conversation, placed.pieces, marks, known.header).rendering(
+    return _Writer(card, conversation, placed.pieces, marks, known).rendering(
         order, tuple(placed.notes)
     )
 
@@ -145,6 +152,42 @@ def assistant_mask(rendering: Rendering) -> tuple[int, ...]:
     for reply in rendering.replies:
         mask[reply.start : reply.stop] = [1] * (reply.stop - reply.start)
     return tuple(mask)
+
+
+def answer(reply: str, card: EngineCard) -> str | None:
+    """What a finished reply of the model says behind its thought; None if it says nothing there.
+
+    Args:
+        reply: as the model wrote it, with its control tokens as text.
+        card: of the engine; template and tokenizer say how thoughts are written.
+
+    Raises:
+        InputError: the model writes thoughts that its template does not tell apart.
+    """
+    control = _control_pattern(tuple(card.tokenizer.control))
+    known = traits(Program(source=card.template or "", bos=card.bos, eos=card.eos), control)
+    bare = reply.lstrip()
+    if known.opened or bare.startswith(known.opening):
+        apart = thought_apart(
+            reply, opened=known.opened, opening=known.opening, ending=known.ending
+        )
+        if apart is None:
+            return None
+        reply = apart[1]
+    elif silence := known.silence.strip():
+        reply = bare.removeprefix(silence)
+    # Another thought, or a message of gpt-oss that is no answer, such as a call.
+    marks = control.findall(known.opening + known.ending)
+    if any(mark in reply for mark in marks):
+        return None
+    first = control.match(reply.lstrip())
+    if first and _THINKS.search(first[0]):
+        raise InputError(
+            f"{card.name}: a reply begins with {first[0]}, which its chat template does not tell "
+            "from the answer. Tell the template not to think (--template-option), or use the "
+            "model's newest template."
+        )
+    return reply
 
 
 def _check_names(conversation: Conversation, control: re.Pattern[str]) -> None:
@@ -202,6 +245,8 @@ def _placed(
     raise RenderingError(min(failures, key=lambda failure: failure[0])[1])
 
 
+# Control tokens of models that think, in any way of writing it.
+_THINKS = re.compile("think|channel", re.IGNORECASE)
 # What Unicode calls white space, as the tokenizers library does; Python's `strip` takes more.
 _WHITE = "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008"
 _WHITE += "\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
@@ -225,13 +270,17 @@ class _Writer:
     conversation: Conversation
     pieces: Sequence[Piece]
     marks: Marks
-    header: str
+    traits: Traits
     tokens: list[int] = field(default_factory=list)
     spans: list[Span] = field(default_factory=list)
     _runs: list[_Run] = field(default_factory=list)
-    # Of every reply, the number of the run behind it, and of its first.
+    # Of every reply, the number of the run behind it, and of its first; the same of what is learnt.
     _ends: dict[int, int] = field(default_factory=dict)
     _starts: dict[int, int] = field(default_factory=dict)
+    _lasts: dict[int, int] = field(default_factory=dict)
+    _firsts: dict[int, int] = field(default_factory=dict)
+    # Replies that begin with their words where the model would begin to think.
+    _at_once: set[int] = field(default_factory=set)
 
     def rendering(self, order: Order, notes: tuple[str, ...]) -> Rendering:
         """Everything that was followed, as tokens."""
@@ -249,15 +298,25 @@ class _Writer:
                 continue
             if ended is not None:
                 end = self._turn_end(text)
+                self._lasts[ended] = len(self._runs)
                 self._scaffold(text[:end])
                 self._ends[ended] = len(self._runs)
+                if not self._says(order[place - 1][0]) or self._as_at_last(text[:end]):
+                    self._lasts[ended] = len(self._runs)
                 text = text[end:]
             coming = replies[place + 1] if place + 1 < len(replies) else None
             if coming is not None and coming not in self._starts:
-                begin = self._header_end(text)
+                header, silence = self.traits.header, self.traits.silence
+                begin = header_end(text, header, self.marks.control)
                 self._scaffold(text[:begin])
-                self._starts[coming] = len(self._runs)
-                text = text[begin:]
+                self._starts[coming] = self._firsts[coming] = len(self._runs)
+                headed, text = text[:begin].endswith(header), text[begin:]
+                if silence and text.startswith(silence):
+                    self._scaffold(silence)
+                    self._firsts[coming] = len(self._runs)
+                    text = text[len(silence) :]
+                elif silence and headed and not text and self._says(order[place + 1][0]):
+                    self._at_once.add(coming)
             self._scaffold(text)
         places = self._encoded()
         return Rendering(
@@ -267,10 +326,29 @@ class _Writer:
             text=self.marks.plain("".join(text for _, text in order)),
             notes=notes,
             replies=tuple(
-                Reply(message=message, start=places[start], stop=places[self._ends[message]])
+                Reply(
+                    message=message,
+                    start=places[start],
+                    stop=places[self._ends[message]],
+                    # No loss on the one token that stands in the place of a thought's beginning.
+                    first=places[self._firsts[message]] + (message in self._at_once),
+                    last=places[self._lasts[message]],
+                )
                 for message, start in sorted(self._starts.items())
             ),
         )
+
+    def _says(self, index: int | None) -> bool:
+        return index is not None and self.pieces[index].kind == "content"
+
+    def _as_at_last(self, end: str) -> bool:
+        """Whether a turn ends in a token that ends replies, or as a last one, which does not."""
+        last = self.traits.behind[: self._turn_end(self.traits.behind)]
+        return end == last or self._ends_reply(end) or not self._ends_reply(last)
+
+    def _ends_reply(self, text: str) -> bool:
+        ids = self.card.tokenizer.control
+        return any(ids[match[0]] in self.card.ends for match in self.marks.control.finditer(text))
 
     def _ringed(self) -> RingedTokens:
         """The tokens, which tell an engine with a ring signal who wrote them."""
@@ -358,22 +436,6 @@ class _Writer:
         ids = self.card.tokenizer.control
         ending = [match for match in found if ids[match[0]] in self.card.ends] or found
         return ending[0].end() if ending else 0
-
-    def _header_end(self, text: str) -> int:
-        """Where the header of a reply is over, in the template's text before the reply.
-
-        As much as there is of what the template writes before a reply that is to be drafted; it
-        may go on with more in an earlier turn, or with less.
-        """
-        cuts = {len(self.header), *(m.end() for m in re.finditer("\n", self.header))}
-        found = list(self.marks.control.finditer(self.header))
-        for match in found:
-            cuts |= {match.start(), match.end()}
-        least = found[0].end() if found else len(self.header)
-        for cut in sorted((cut for cut in cuts if cut >= least and cut), reverse=True):
-            if (place := text.rfind(self.header[:cut])) >= 0:
-                return place + cut
-        return len(text)
 
 
 @functools.lru_cache(maxsize=32)

@@ -9,7 +9,6 @@ wherever it goes, and its place in time.
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -17,11 +16,11 @@ from typing import Any
 from ringfence.rendering import tool_text
 from ringfence.rendering.layouts import BROKEN, SCHEMA, Kind, Layout, Piece, Turn
 from ringfence.rendering.plans import NINE, Plan
+from ringfence.rendering.thoughts import OPENING, thought_apart
 from ringfence.rendering.traits import Traits
 from ringfence.rings import Conversation, Message
 
 _TEXT = "the template does not show tools, calls and results; they were written as text"
-_THOUGHT = re.compile(r"\s*<think>(.*?)</think>(.*)", re.DOTALL)
 
 
 def layout(
@@ -161,13 +160,12 @@ def _turn(made: Layout, number: int, message: Message) -> Turn:
     level, text, reasoning = message.ring.level, message.content, None
     apart = message.role == "assistant" and made.traits.reasoning and not message.verbatim
     # Where the header of a reply opens the reasoning, its text only ends it.
-    opened = made.traits.header.rstrip().endswith("<think>")
-    shown = f"<think>{text}" if opened and not text.lstrip().startswith("<think>") else text
-    thought = _THOUGHT.fullmatch(shown) if apart else None
+    opened = made.traits.header.rstrip().endswith(OPENING)
+    thought = thought_apart(text, opened=opened) if apart else None
     if thought:
         # What such a template does itself with a reply that holds its reasoning.
-        text = thought[2].lstrip("\n")
-        spoken = thought[1].strip("\n")
+        text = thought[1].lstrip("\n")
+        spoken = thought[0].strip("\n")
         reasoning = made.add(Piece(message=number, ring=level, text=spoken, kind="reasoning"))
     texts: list[tuple[int, ...]] = []
     if text.strip() or not message.tool_calls:  # beside a call, no text is nothing to be lost

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ringfence.rendering.templates import Allowance, TemplateFailed, run
+from ringfence.rendering.thoughts import ENDING, OPENING
 
 _SECONDS = 2.0
 INVENTED = "zeveloper"
@@ -69,6 +70,10 @@ class Traits:
         reasoning: shows the reasoning of a last reply that is passed beside its content.
         tools: shows a tool's definition, a call of it and its result.
         header: what it puts in front of a reply that the model is to write; empty if unknown.
+        silence: what it writes behind the header of a last reply that is passed without reasoning,
+            such as an empty block of it; empty if nothing, or if it does not show reasoning.
+        behind: what it writes behind the text of a last reply.
+        opening: begins what a model thinks before it replies; `ending` ends it.
     """
 
     parts: bool
@@ -76,6 +81,15 @@ class Traits:
     reasoning: bool
     tools: bool
     header: str
+    silence: str
+    behind: str
+    opening: str = OPENING
+    ending: str = ENDING
+
+    @property
+    def opened(self) -> bool:
+        """The header begins the thought, so that the reply only ends it."""
+        return self.header.rstrip().endswith(self.opening)
 
 
 @functools.lru_cache(maxsize=64)
@@ -94,14 +108,49 @@ def traits(program: Program, control: re.Pattern[str]) -> Traits:
     parts = not shown([_message("user", user)], user) and shown(
         [_message("user", user, parts=True)], user
     )
-    reply = _message("assistant", user, parts=parts) | reasoning_fields(other)
+    said = _message("assistant", user, parts=parts)
+    question = _message("user", "x", parts=parts)
+    reply = said | reasoning_fields(other)
+    reasoning = shown([question, reply], user, other)
+    header = _header(program, parts, control, allowance)
+    before, _, behind = (program.tried([question, said], allowance) or "").rpartition(user)
+    silence = before[header_end(before, header, control) :] if reasoning else ""
+    opening, ending = OPENING, ENDING
+    if reasoning:
+        thinking = (program.tried([question, reply], allowance) or "").partition(user)[0]
+        opens, _, ends = thinking.partition(other)
+        # Templates differ in the white space around <think>, and some put it into the header.
+        if ENDING not in ends:
+            opening = opens[header_end(opens, header, control) :].strip()
+            ending = ends.strip()
     return Traits(
         parts=parts,
         developer=_knows_developer(program, parts, allowance),
-        reasoning=shown([_message("user", "x", parts=parts), reply], user, other),
+        reasoning=reasoning,
         tools=_shows_tools(program, parts, allowance),
-        header=_header(program, parts, control, allowance),
+        header=header,
+        silence=silence,
+        behind=behind,
+        opening=opening,
+        ending=ending,
     )
+
+
+def header_end(text: str, header: str, control: re.Pattern[str]) -> int:
+    """Where the header of a reply is over, in the template's text before the reply.
+
+    As much as there is of what the template writes before a reply that is to be drafted; it may go
+    on with more in an earlier turn, or with less.
+    """
+    cuts = {len(header), *(m.end() for m in re.finditer("\n", header))}
+    found = list(control.finditer(header))
+    for match in found:
+        cuts |= {match.start(), match.end()}
+    least = found[0].end() if found else len(header)
+    for cut in sorted((cut for cut in cuts if cut >= least and cut), reverse=True):
+        if (place := text.rfind(header[:cut])) >= 0:
+            return place + cut
+    return len(text)
 
 
 def reasoning_fields(text: str) -> dict[str, str]:

@@ -100,7 +100,7 @@ class Encoder:
 
     def preference(self, example: Example, dropped: Dropped) -> tuple[Learnt, Learnt] | None:
         """The chosen and the rejected conversation; None where the pair is dropped."""
-        both: list[Learnt] = []
+        renderings: list[Rendering] = []
         ring = example.reply_ring
         for replies in (example.chosen, example.rejected):
             rings = None
@@ -112,12 +112,18 @@ class Encoder:
             rendering = self._rendered(example, messages, rings, dropped)
             if rendering is None:
                 return None
-            learnt = self._signalled(cut_after_reply(learnt_of(rendering, 1)), example)
-            if not self._fits(learnt, example, dropped):
+            renderings.append(rendering)
+        # Where they begin differently, that is learnt as well: gpt-oss's calls and answers.
+        for whole in (False, True):
+            chosen, rejected = (
+                self._signalled(cut_after_reply(learnt_of(one, 1, whole=whole)), example)
+                for one in renderings
+            )
+            if not all(self._fits(one, example, dropped) for one in (chosen, rejected)):
                 return None
-            both.append(learnt)
-        chosen, rejected = both
-        if prompt_of(chosen) != prompt_of(rejected):
+            if prompt_of(chosen) == prompt_of(rejected):
+                break
+        else:
             dropped.add("two prompts", example, "the template writes the prompts differently")
             return None
         if chosen.ids == rejected.ids:
@@ -280,7 +286,7 @@ class Encoder:
                 for count in range(len(tokens) + 1)
             ]
             at = begin + len(said)
-        return places or [(0, reply.start)]
+        return places or [(0, reply.first)]
 
     def _policy(self, example: Example) -> Policy:
         found = self.policies.get(example.data)

@@ -9,7 +9,6 @@ The folder, while a run lasts: `job.json` (what it is), `tokens/` (the data, ren
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -144,18 +143,19 @@ class Ready:
         return self.checked.folder
 
 
-def checked(job: Job, *, first: bool = True, world: int = 1) -> Checked:
+def checked(job: Job, *, first: bool = True, world: int = 1, weights: bool = True) -> Checked:
     """Find model, data and adapter, before anything is rendered, loaded or removed.
 
     Args:
         job: what to do.
         first: this is the process that writes, and describes the job.
         world: processes that train together.
+        weights: bring them; without, nothing is described by them.
 
     Raises:
         RingfenceError: something cannot be used; says what and the way out.
     """
-    folder = model_folder(job.model)
+    folder = model_folder(job.model, weights=weights)
     description = with_template(describe(folder), None, job.template_options)
     if description.template is None:
         raise EngineError(f"{folder} has no chat template; train a chat model")
@@ -172,7 +172,7 @@ def checked(job: Job, *, first: bool = True, world: int = 1) -> Checked:
     sources = open_sources(job.data, job.kind)
     return Checked(
         job=job,
-        described=job.described(sources, folder, description, world) if first else {},
+        described=job.described(sources, folder, description, world) if first and weights else {},
         description=description,
         folder=folder,
         sources=sources,
@@ -232,14 +232,13 @@ def dry_run(job: Job, say: Say) -> Json:
     Raises:
         RingfenceError: model, data or recipe cannot be used.
     """
-    path = Path(os.path.expanduser(job.model))
-    folder = path if (path / "config.json").is_file() else model_folder(job.model)
+    folder = model_folder(job.model, weights=False)
     memory: Memory = estimated(shape_of(folder, job.recipe, job.adapter), job.recipe, job.kind)
     found: Json = {"memory": memory.described(), "lines": memory.lines()}
     if job.data:
         with tempfile.TemporaryDirectory(prefix="ringfence-") as place:
             within = replace(job, out=Path(place))
-            ready = prepared(checked(within), say, world=job.recipe.hardware.devices)
+            ready = prepared(checked(within, weights=False), say, world=job.recipe.hardware.devices)
             plan = ready.plan
             lengths = plan.store.lengths()
             tokens = sum(lengths[number] for row in plan.rows for number in row)

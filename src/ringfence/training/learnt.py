@@ -27,12 +27,16 @@ class Learnt:
     mask: tuple[int, ...]
 
 
-def learnt_of(rendering: Rendering, replies: int | None) -> Learnt:
-    """The last so many replies are learnt; None takes all."""
+def learnt_of(rendering: Rendering, replies: int | None, *, whole: bool = False) -> Learnt:
+    """The last so many replies are learnt; None takes all.
+
+    `whole` ones with what the template wrote in front because nothing was thought (`Reply.first`).
+    """
     mask = [0] * len(rendering.tokens)
     skipped = 0 if replies is None else len(rendering.replies) - replies
     for reply in rendering.replies[skipped:]:
-        mask[reply.start : reply.stop] = [REPLY] * (reply.stop - reply.start)
+        first, last = (reply.start, reply.stop) if whole else (reply.first, reply.last)
+        mask[first:last] = [REPLY] * (last - first)
     return Learnt(ids=rendering.tokens, rings=rendering.rings, mask=tuple(mask))
 
 

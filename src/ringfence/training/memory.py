@@ -14,7 +14,7 @@ from typing import Any
 
 from ringfence.adapters.folder import read_adapter
 from ringfence.errors import EngineError
-from ringfence.training.models import library, lora, quiet
+from ringfence.training.models import freeze_beside_text, library, lora, quiet
 from ringfence.training.recipe import Kind, Recipe
 
 GIB = 2**30
@@ -93,6 +93,7 @@ class Shape:
     """Sizes of a model that memory depends on."""
 
     parameters: int
+    trainable: int
     block: int
     embeddings: int
     adapter: int
@@ -110,7 +111,7 @@ def estimated(shape: Shape, recipe: Recipe, kind: Kind) -> Memory:
     full = recipe.adapter is None
     compute = _WIDTH[hardware.precision]
     resting = 4 if full else compute
-    trained = shape.parameters if full else shape.adapter
+    trained = shape.trainable if full else shape.adapter
     shards = hardware.devices if hardware.strategy == "fsdp" else 1
     weights = (shape.parameters * resting + (0 if full else shape.adapter * 4)) / shards
     moved = trained * (4 + _MOMENTS) / shards if not hardware.offload else 0
@@ -183,6 +184,8 @@ def shape_of(folder: Path, recipe: Recipe, going_on: Path | None = None) -> Shap
     width = getattr(text, "head_dim", None) or text.hidden_size // heads
     embeddings = model.get_input_embeddings().weight.numel()
     parameters = sum(parameter.numel() for parameter in model.parameters())
+    freeze_beside_text(model)
+    trainable = sum(each.numel() for each in model.parameters() if each.requires_grad)
     blocks = max(
         (module for module in model.modules() if isinstance(module, torch.nn.ModuleList)), key=len
     )
@@ -198,6 +201,7 @@ def shape_of(folder: Path, recipe: Recipe, going_on: Path | None = None) -> Shap
         adapter = sum(each.numel() for each in fitted.parameters() if each.requires_grad)
     return Shape(
         parameters=parameters,
+        trainable=trainable,
         block=block,
         embeddings=embeddings,
         adapter=adapter,

@@ -8,11 +8,14 @@ from __future__ import annotations
 import hashlib
 import importlib
 import io
+import json
+import math
 import os
 import re
 import shutil
 import tempfile
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
@@ -22,7 +25,7 @@ from ringfence.adapters.folder import read_adapter
 from ringfence.adapters.host import host_of
 from ringfence.engines.embedded import packaged_model
 from ringfence.engines.requantising import cache_folder
-from ringfence.engines.weights import find_weights
+from ringfence.engines.weights import find_weights, refuse_lost_scaling
 from ringfence.errors import EngineError, InputError
 from ringfence.segments.saved import SignalCard, has_signal, read_card
 from ringfence.training.recipe import UNSHARDED, Adapter, Recipe
@@ -30,6 +33,10 @@ from ringfence.vocabulary import Vocabulary
 
 EMBEDDED = "embedded"
 _WEIGHTS = ("*.safetensors", "*.gguf")
+# Linear in some models, and in none for an adapter: a nudge sends tokens to other experts.
+_ROUTER = re.compile(r"(^|\.)(gate|router|router_gate|shared_expert_gate)(\.|$)")
+# Numbers of weights as safetensors calls them and as torch does.
+_PRECISIONS = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
 
 def library(name: str) -> Any:
@@ -47,19 +54,21 @@ def library(name: str) -> Any:
         ) from error
 
 
-def model_folder(spec: str) -> Path:
+def model_folder(spec: str, *, weights: bool = True) -> Path:
     """The folder of a model in safetensors.
 
     Args:
         spec: `embedded`, a model folder, a GGUF file, or `owner/name` of the Hugging Face hub; all
             but the folder are brought into the user's cache.
+        weights: without, what describes a model of the hub is brought, and its weights are not.
 
     Raises:
         EngineError: there is no such model, or it cannot be used.
+        InputError: a GGUF file that would lose what it says of positions.
     """
     if spec == EMBEDDED:
         return unpacked(packaged_model())
-    found = find_weights(spec.removeprefix("hf:"))
+    found = find_weights(spec.removeprefix("hf:"), weights=weights)
     return unpacked(found) if found.is_file() else found
 
 
@@ -71,7 +80,9 @@ def unpacked(gguf: Path) -> Path:
 
     Raises:
         EngineError: transformers cannot read the file.
+        InputError: it would lose what the file says of positions.
     """
+    refuse_lost_scaling(gguf)  # before the cache, which may hold what an earlier version unpacked
     with gguf.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     folder = cache_folder() / f"{digest[:32]}-safetensors" / gguf.stem.rsplit(".Q", 1)[0]
@@ -197,6 +208,7 @@ def loaded(
         raise EngineError(f"{folder} lacks {len(missing)} weights, such as {missing[0]}")
     model.config.use_cache = False
     if full:
+        freeze_beside_text(model)
         return model
     model = _adapted(model, recipe, adapter)
     _signalled(model, recipe, adapter, ring_names)
@@ -270,8 +282,19 @@ def _gone_on_with(peft: Any, model: Any, adapter: Path) -> Any:
 
 
 def lora(peft: Any, adapter: Adapter, model: Any) -> Any:
-    """What PEFT is told of a recipe's adapter for a model."""
-    targets = adapter.targets if isinstance(adapter.targets, str) else list(adapter.targets)
+    """What PEFT is told of a recipe's adapter for a model.
+
+    Raises:
+        InputError: there is nothing to adapt.
+    """
+    # PEFT's own all-linear takes fused experts and routers of some models, too.
+    everywhere = adapter.targets == "all-linear"
+    targets = _linear(peft, model) if everywhere else list(adapter.targets)
+    if not targets:
+        raise InputError(
+            "recipe: adapter.targets: no linear layer of this model; name some, or --full trains "
+            "all weights"
+        )
     return peft.LoraConfig(
         r=adapter.rank,
         lora_alpha=adapter.alpha,
@@ -283,20 +306,104 @@ def lora(peft: Any, adapter: Adapter, model: Any) -> Any:
     )
 
 
+def _linear(peft: Any, model: Any) -> list[str]:
+    """Names of all linear layers of the text model that can have an adapter.
+
+    Neither the output layer nor what chooses among experts. Experts in one tensor are no layers.
+    """
+    kinds = (library("torch.nn").Linear, library("transformers.pytorch_utils").Conv1D)
+    within, head = _text(model), model.get_output_embeddings()
+    found = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, kinds)
+        and module is not head
+        and name.startswith(within)
+        and not _ROUTER.search(name)
+    ]
+    leaves = {name.rpartition(".")[2] for name in found}
+    kept = {leaf for leaf in leaves if _stays(peft, model, leaf)}
+    return [name for name in found if name.rpartition(".")[2] in kept]
+
+
+def _stays(peft: Any, model: Any, leaf: str) -> bool:
+    """Whether PEFT takes a name for the layers of this name.
+
+    In a mixture of experts it takes some for the fused experts, whatever stands before them:
+    `shared_experts.gate_proj`, too, here and wherever the adapter is loaded.
+    """
+    conversion = library("peft.utils.transformers_weight_conversion")
+    config = peft.LoraConfig(target_modules=[leaf])
+    try:
+        conversion.convert_peft_config_for_transformers(config, model, None)
+    except ValueError:  # a part of what is fused
+        return False
+    return bool(config.target_modules)
+
+
+def left_out(model: Any) -> str:
+    """What of the text model has no adapter, but could be expected to; empty if nothing.
+
+    Args:
+        model: as PEFT gives it.
+    """
+    inner = model.get_base_model()
+    embedding, head = library("torch.nn").Embedding, inner.get_output_embeddings()
+    within, names, beside, whole = _text(inner), dict[str, None](), 0, 0
+    for name, module in inner.named_modules():
+        if not name.startswith(within) or isinstance(module, embedding) or module is head:
+            continue
+        # Of a layer with an adapter, what is trained are its factors.
+        own = [each for each in module.parameters(recurse=False) if not each.requires_grad]
+        count = sum(each.numel() for each in own if each.ndim > 1)
+        whole += count
+        if count and not name.endswith(".base_layer"):
+            names[re.sub(r"^.*?\.\d+\.", "", name.removeprefix(within))] = None
+            beside += count
+    if not names:
+        return ""
+    return f"{', '.join(names)} ({beside / whole:.0%} of its weights without embeddings)"
+
+
+def _text(model: Any) -> str:
+    """What the names of all parts of the text model begin with; empty where nothing is beside it.
+
+    The output layer may be among them or not.
+    """
+    decoder = model.get_decoder() if hasattr(model, "get_decoder") else None
+    within = next((name for name, module in model.named_modules() if module is decoder), "")
+    return f"{within}." if within else ""
+
+
+def freeze_beside_text(model: Any) -> None:
+    """Leave as it is what text does not pass, such as eyes: it gets no gradient.
+
+    Processes that train together would wait for one.
+    """
+    if not _text(model):
+        return
+    kept = {*model.get_decoder().parameters()}
+    if (head := model.get_output_embeddings()) is not None:
+        kept |= {*head.parameters()}
+    # What stands above the base model is passed on the way to the head.
+    for parameter in model.base_model.parameters():
+        if parameter not in kept:
+            parameter.requires_grad_(False)
+
+
 def _beside_text(model: Any) -> str | None:
     """A pattern of modules that text does not pass, such as eyes; None where there are none.
 
     On text an adapter there gets no gradient.
     """
-    decoder = model.get_decoder() if hasattr(model, "get_decoder") else None
-    within = next((name for name, module in model.named_modules() if module is decoder), "")
+    within = _text(model)
     head, linear = model.get_output_embeddings(), library("torch.nn").Linear
     beside = [
         name
         for name, module in model.named_modules()
-        if isinstance(module, linear) and module is not head and not name.startswith(f"{within}.")
+        if isinstance(module, linear) and module is not head and not name.startswith(within)
     ]
-    return rf"(?!{re.escape(within)}\.).*" if within and beside else None
+    return rf"(?!{re.escape(within)}).*" if within and beside else None
 
 
 def _signalled(model: Any, recipe: Recipe, adapter: Path | None, ring_names: Sequence[str]) -> None:
@@ -307,6 +414,58 @@ def _signalled(model: Any, recipe: Recipe, adapter: Path | None, ring_names: Seq
         return
     if recipe.segments != "none":
         signal.attach(model, recipe.segments, rings=ring_names)
+
+
+def stored_as(saved: Path, source: Path) -> None:
+    """Give saved weights the precision that they have in the folder of the model before training.
+
+    Files are written again, one after the other, since under fsdp no process could change its part
+    of the weights before. A tensor of another name gets the precision of most numbers.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    torch, safetensors = library("torch"), library("safetensors")
+    files = library("safetensors.torch")
+    before, numbers = dict[str, str](), Counter[str]()
+    for file in sorted(source.glob("*.safetensors")):
+        with safetensors.safe_open(file, framework="pt") as tensors:
+            for name in tensors.keys():
+                part = tensors.get_slice(name)
+                if (kind := part.get_dtype()) in _PRECISIONS:
+                    before[name] = kind
+                    numbers[kind] += math.prod(part.get_shape())
+    if not set(numbers) - {"F32"}:
+        return
+    [(most, _)] = numbers.most_common(1)
+    size = 0
+    for file in sorted(saved.glob("*.safetensors")):
+        with safetensors.safe_open(file, framework="pt") as tensors:
+            held, about = {}, tensors.metadata()
+            for name in tensors.keys():
+                tensor = tensors.get_tensor(name)
+                if tensor.is_floating_point():
+                    tensor = tensor.to(getattr(torch, _PRECISIONS[before.get(name, most)]))
+                held[name] = tensor
+                size += tensor.nbytes
+        aside = file.with_suffix(".partial")
+        files.save_file(held, aside, metadata=about)
+        os.replace(aside, file)
+    for name, key, value in (
+        ("config.json", ("dtype",), _PRECISIONS[most]),
+        ("model.safetensors.index.json", ("metadata", "total_size"), size),
+    ):
+        if (saved / name).is_file():
+            _set(saved / name, key, value)
+
+
+def _set(file: Path, keys: Sequence[str], value: Any) -> None:
+    whole = json.loads(file.read_text("utf-8"))
+    part = whole
+    for key in keys[:-1]:
+        part = part.setdefault(key, {})
+    part[keys[-1]] = value
+    file.write_text(json.dumps(whole, indent=2) + "\n", "utf-8")
 
 
 def signal_of(model: Any) -> Any | None:

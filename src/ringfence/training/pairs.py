@@ -1,7 +1,8 @@
 """Preferences from a model's own failures: what it says, what its graders say of that.
 
 Chosen is a reply of its own that passes, or the target of synthesis; rejected is one of its own
-that fails. Knows nothing of terminals, and of engines only how to draft.
+that fails. What is thought before is neither graded nor kept. Knows nothing of terminals, and of
+engines only how to draft.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 from ringfence.engine import Engine, Sampling
 from ringfence.errors import ContextError, InputError, RenderingError
 from ringfence.graders import grade, parse_grader
-from ringfence.rendering import render
+from ringfence.rendering import answer, render
 from ringfence.rings import Conversation, Policy
 from ringfence.synthesis.case import Case, Sibling, Turn
 from ringfence.synthesis.targets import preference, reply_of
@@ -32,7 +33,7 @@ class Sampled:
 
     Attributes:
         samples: replies to every conversation.
-        tokens: longest reply; one that is cut off there is not used.
+        tokens: longest reply, with what is thought before; one that is cut off there is not used.
         temperature: of the draws.
         seed: of the draws.
     """
@@ -61,6 +62,7 @@ async def pairs(
 
     Raises:
         EngineError: the engine cannot answer; cases before are safe.
+        InputError: the model thinks in a form that its template does not tell from replies.
     """
     cases = folder.cases()
     for _ in range(finished):
@@ -153,7 +155,11 @@ def _worst(sibling: Sibling, wrong: list[str]) -> str:
 async def _replies(
     engine: Engine, case: Case, name: str, policy: Policy, sampled: Sampled
 ) -> list[str] | None:
-    """Whole replies, drawn with a seed of their own; None if the model cannot be asked."""
+    """Whole replies, drawn with a seed of their own; None if the model cannot be asked.
+
+    Raises:
+        InputError: the model thinks in a form that its template does not tell from replies.
+    """
     messages = case.siblings[name].messages
     rings = [turn.ring for turn in messages]
     own = policy if policy.name == case.policy else _made_of(case, messages)
@@ -171,8 +177,12 @@ async def _replies(
         drafts = await engine.draft(prompt.tokens, sampled.samples, sampled.tokens, sampling)
     except ContextError:
         return None
-    tokenizer = engine.card.tokenizer
-    return [tokenizer.decode(draft.tokens).strip() for draft in drafts if draft.finished]
+    # Without their thoughts. The case's target has none, and beside it DPO would learn from a
+    # thought in the rejected reply not to think; so both are rendered as replies without thoughts
+    # are, and DPO learns which answer to give.
+    decode = engine.card.tokenizer.decode
+    said = [answer(decode(draft.tokens), engine.card) for draft in drafts if draft.finished]
+    return [reply.strip() for reply in said if reply is not None]
 
 
 def _made_of(case: Case, messages: tuple[Turn, ...]) -> Policy:

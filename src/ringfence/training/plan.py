@@ -161,7 +161,7 @@ def key_of(
     """A hash of everything that decides what the tokens are."""
     rings = list(signal.names) if signal else recipe.segments != "none"
     parts = {
-        "format": 6,
+        "format": 7,
         "ringfence": __version__,
         "policies": [source.policy for source in sources],
         "kind": kind,

@@ -36,7 +36,8 @@ def refuse_several_devices(job: Job) -> None:
 def fsdp_environment(job: Job) -> Iterator[None]:
     """What transformers and accelerate have to know of FSDP before there is a trainer.
 
-    Without it, transformers loads the weights in every process of a machine.
+    With it, accelerate shards from what the first process has loaded and no device holds it whole;
+    transformers 5.23 still loads the weights in every process of a machine.
     """
     if job.recipe.hardware.strategy != "fsdp":
         yield

@@ -26,7 +26,7 @@ from ringfence.training.collation import Rows
 from ringfence.training.isolation import of_run
 from ringfence.training.job import Job, Json, Ready, Say
 from ringfence.training.metrics import Metrics, read
-from ringfence.training.models import library, loaded, quiet, signal_of
+from ringfence.training.models import left_out, library, loaded, quiet, signal_of, stored_as
 from ringfence.training.plan import packing_of
 from ringfence.training.processes import PATIENCE, fsdp_environment, refuse_several_devices
 from ringfence.training.watching import Stop, Watch
@@ -137,6 +137,9 @@ def _built(ready: Ready, state: Any, say: Say) -> Built:
     trained = _described(model)
     if job.adapter is not None:
         _tell_adapter(job, trained, say)
+    elif job.recipe.adapter is not None and job.recipe.adapter.targets == "all-linear":
+        if beside := left_out(model):
+            say(f"adapter.targets: all-linear leaves out {beside}")
     rows = Rows(plan.store, plan.rows)
     with quiet(), _refusing():
         trainer = trainers.trainer(
@@ -310,6 +313,9 @@ def _saved(ready: Ready, trainer: Any, first: bool) -> None:
     if adapter:
         _rename_base(partial, ready.folder.name)
         write_host(partial, host_of(ready.folder, ready.checked.description.tokenizer))
+    else:
+        # Training keeps float32, checkpoints too; a result is as large as the model before.
+        stored_as(partial, ready.folder)
     for name in ("training_args.bin", "README.md"):
         (partial / name).unlink(missing_ok=True)
     synced(partial)

@@ -1,7 +1,7 @@
 """Attention over rows that `sharing` laid out as trees, for models of transformers.
 
-Registered under a name that transformers takes as `attn_implementation`; without a mask of its own,
-since who sees whom comes with the batch.
+Registered under a name that transformers takes as `attn_implementation`. There is no mask, since
+who sees whom comes with the batch; models that ask for one with a window are refused.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface
+from transformers import AttentionInterface, AttentionMaskInterface
 
 from ringfence.errors import InputError
 from ringfence.training.sharing import Segment
@@ -99,4 +99,23 @@ def attention(
     return torch.cat(out, 2).transpose(1, 2), None
 
 
+def no_mask(*_args: Any, local_size: int | None = None, **_options: Any) -> None:
+    """None, as transformers asks for a mask.
+
+    Some windows come as a mask alone and never reach `attention`: the chunks of Llama 4.
+
+    Args:
+        local_size: how far a token sees; None is all the way.
+
+    Raises:
+        InputError: the model asks for a window.
+    """
+    if local_size is not None:
+        raise InputError(
+            f"sequence.packing: shared: this model's attention sees {local_size} tokens at a time, "
+            "which shared rows do not know. Use packing: grouped."
+        )
+
+
 AttentionInterface.register(NAME, attention)
+AttentionMaskInterface.register(NAME, no_mask)

@@ -42,7 +42,9 @@ _MARK = "[TOOL_CALLS]"
 _MARKS = ("<tool_call>", _MARK, "```", "\nAction:")
 _BEGINS = re.compile(r"<tool_call>|\[TOOL_CALLS\]|```|^Action:|\A\s*(?=[\[{])", re.MULTILINE)
 # What may stand between such a mark and the JSON of the call.
-_BEFORE_VALUE = re.compile(r"(?:json|tool_call|.*\n\s*Action Input:)?\s*")
+_BEFORE_VALUE = re.compile(r"(?:json|tool_call)?\s*")
+# Behind `Action:` nothing but what `_ACTION` and `_INPUT` read: no thought ends in it.
+_BEFORE_INPUT = re.compile(r"(?:[ \t]*[A-Za-z0-9_.\-]{1,128}[ \t]*\n\s*Action Input:)?\s*")
 _IN_VAIN = 5
 
 
@@ -133,7 +135,8 @@ def _thoughts(reply: str) -> int:
         end = reply.find(_THOUGHT_ENDS, place, mark.start())
         if end >= 0:
             return end + len(_THOUGHT_ENDS)
-        place = end_of_all(reply, behind(_BEFORE_VALUE, reply, mark.end()))
+        between = _BEFORE_INPUT if mark[0] == "Action:" else _BEFORE_VALUE
+        place = end_of_all(reply, behind(between, reply, mark.end()))
         if reply.startswith(("{", "["), place):
             return 0  # more of it may come
     end = reply.find(_THOUGHT_ENDS, place)
