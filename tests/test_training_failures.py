@@ -151,8 +151,12 @@ def test_a_gguf_file_whose_scaled_positions_would_be_lost_is_refused(
 )
 def test_a_gguf_file_that_loses_nothing_goes_on(architecture, keys, tmp_path):
     from ringfence.engines.weights import refuse_lost_scaling
+    from ringfence.gguf_metadata import read_metadata
 
-    refuse_lost_scaling(scaled_gguf(tmp_path / "model.gguf", architecture, keys))
+    file = scaled_gguf(tmp_path / "model.gguf", architecture, keys)
+    refuse_lost_scaling(file)
+    found = read_metadata(file)
+    assert {key: found[f"{architecture}.rope.{key}"] for key in keys} == keys
 
 
 class TestWithTorch:
